@@ -1,0 +1,26 @@
+/* Small file system helpers with -errno results. */
+#ifndef PULSE_BASE_FS_H
+#define PULSE_BASE_FS_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Writes all of it, through short writes and EINTR. On an error, *ret_written (may be NULL) says
+ * how much of it went out before. */
+int fs_write_all(int fd, const void *data, size_t len, size_t *ret_written);
+
+/* Makes the directories above `path`, like mkdir -p `dirname path`. */
+int fs_make_parents(const char *path, mode_t mode);
+
+/* fsync of the directory that holds `path`. */
+int fs_sync_parent(const char *path);
+
+/* Reads a whole regular file of at most `max` bytes; -EFBIG when larger. `*ret_data` is
+ * NUL-terminated past its length and freed by the caller. */
+int fs_read_file(const char *path, size_t max, char **ret_data, size_t *ret_len);
+
+/* fcntl read lease: 1 when nobody has the file open for writing, 0 when somebody has,
+ * -EOPNOTSUPP (or another error) when the file system can't tell. The lease is given back. */
+int fs_no_writer(int fd);
+
+#endif
