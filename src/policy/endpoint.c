@@ -1,0 +1,29 @@
+/* Which request cancels a job. Pure. Any thread. */
+#include "policy/endpoint.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static bool is_unreserved(unsigned char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           c == '-' || c == '.' || c == '_' || c == '~';
+}
+
+void endpoint_path(enum endpoint endpoint, const char *job_id,
+                   char ret_path[static ENDPOINT_PATH_MAX])
+{
+    static const char hex[] = "0123456789ABCDEF";
+    char *out = stpcpy(ret_path, endpoint == ENDPOINT_JOB ? "/job/" : "/cancel/");
+    for (const char *p = job_id; *p != '\0'; p++) {
+        unsigned char c = (unsigned char) *p;
+        if (is_unreserved(c)) {
+            *out++ = *p;
+            continue;
+        }
+        *out++ = '%';
+        *out++ = hex[c >> 4];
+        *out++ = hex[c & 15];
+    }
+    *out = '\0';
+}

@@ -1,0 +1,51 @@
+/* What a reply to a cancel request means. Pure. */
+#ifndef PULSE_POLICY_VERDICT_H
+#define PULSE_POLICY_VERDICT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/request.h"
+
+/* How the exchange went below HTTP. */
+enum transport {
+    TRANSPORT_OK,      /* a whole reply came */
+    TRANSPORT_FAILED,  /* resolve, connect, reset, truncated or oversized body, no HTTP */
+    TRANSPORT_TIMEOUT,
+    TRANSPORT_TLS,     /* the certificate does not verify, or no TLS at all */
+};
+
+/* What came back. The texts are borrowed for the call. */
+struct reply {
+    enum transport transport;
+    bool sent;           /* the request went out, at least in part */
+    const char *trouble; /* transport other than OK: what curl says */
+    int status;          /* HTTP; 0 when there was none */
+    const char *body;
+    size_t body_len;
+    int64_t retry_after_ms; /* Retry-After as a delay; 0 = none */
+};
+
+enum verdict { VERDICT_DONE, VERDICT_RETRY };
+
+struct judgement {
+    enum verdict verdict;
+    bool counts; /* as an attempt */
+    enum outcome outcome;
+    int http_status; /* 0 when no reply came */
+    /* NULL = none; freed by judgement_finish(). */
+    char *message;
+    char *error_code;
+    char *error_message;
+};
+
+/* The API key as it is masked in texts; "" = none. 0 or -ENOMEM. */
+int verdict_judge(const struct reply *reply, const char *job_id, const char *api_key,
+                  struct judgement *ret);
+void judgement_finish(struct judgement *j);
+
+/* Replaces each occurrence of `key` in place by asterisks. */
+void verdict_mask(char *text, const char *key);
+
+#endif
