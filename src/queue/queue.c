@@ -1,0 +1,493 @@
+/* The queue as the loop sees it: operations go into the writer's inbox and come back through its
+ * outbox; reads run in the thread pool, one at a time. Runs on the loop thread, but for read_work().
+ */
+#include "queue/queue.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "queue/writer.h"
+
+struct read {
+    struct queue *queue;
+    struct queue_query *query;
+    uv_work_t work;
+    int status;
+    TAILQ_ENTRY(read) link;
+};
+TAILQ_HEAD(read_list, read);
+
+struct queue {
+    uv_loop_t *loop;
+    struct writer writer;
+    struct queue_handler handler;
+    int lock_fd;
+    char *trouble;
+    size_t watching; /* puts and outcomes that somebody waits for */
+    bool watch_all;
+    bool async_open;
+
+    /* The read-only connection; used by the one read that is under way. */
+    struct store *reader;
+    struct read_list reads;
+    bool reading;
+
+    bool stopping, writer_ended;
+    void (*stop_done)(void *userdata);
+    void *stop_userdata;
+};
+
+/* --- Puts and queries --- */
+
+struct queue_put *queue_put_create(size_t n_requests)
+{
+    struct queue_put *put = calloc(1, sizeof(*put));
+    if (put == NULL)
+        return NULL;
+    put->requests = calloc(n_requests + 1, sizeof(struct request *));
+    put->results = calloc(n_requests + 1, sizeof(struct queue_put_result));
+    put->n_requests = n_requests;
+    put->sync_fds[0] = put->sync_fds[1] = -1;
+    if (put->requests == NULL || put->results == NULL) {
+        put->n_requests = 0;
+        queue_put_destroy(put);
+        return NULL;
+    }
+    for (size_t i = 0; i < n_requests; i++)
+        put->results[i].outcome = PUT_LEFT;
+    return put;
+}
+
+void queue_put_destroy(struct queue_put *put)
+{
+    if (put == NULL)
+        return;
+    for (size_t i = 0; i < put->n_requests; i++) {
+        request_destroy(put->requests[i]);
+        request_destroy(put->results[i].known);
+    }
+    free(put->requests);
+    free(put->results);
+    free(put);
+}
+
+struct queue_query *queue_query_create(enum queue_query_kind kind)
+{
+    struct queue_query *query = calloc(1, sizeof(*query));
+    if (query == NULL)
+        return NULL;
+    *query = (struct queue_query) { .kind = kind, .state = -1, .outcome = -1, .limit = 1 };
+    return query;
+}
+
+void queue_query_destroy(struct queue_query *query)
+{
+    if (query == NULL)
+        return;
+    for (size_t i = 0; i < query->n_rows; i++)
+        request_destroy(query->rows[i].request);
+    free(query->rows);
+    free(query);
+}
+
+int64_t queue_wake_at_ms(const struct request *req)
+{
+    bool due_first = req->due_at_ms != 0 && req->due_at_ms < req->deadline_at_ms;
+    return due_first ? req->due_at_ms : req->deadline_at_ms;
+}
+
+/* --- To the writer --- */
+
+static void hand_over(struct queue *q, struct op *op, bool urgent)
+{
+    struct writer *w = &q->writer;
+    uv_mutex_lock(&w->mutex);
+    bool was_empty = TAILQ_EMPTY(&w->inbox);
+    if (was_empty)
+        w->lazy_at_ms = (int64_t) (uv_hrtime() / 1000000);
+    TAILQ_INSERT_TAIL(&w->inbox, op, link);
+    bool wake = was_empty || (urgent && !w->urgent);
+    w->urgent = w->urgent || urgent;
+    if (wake)
+        uv_cond_signal(&w->cond);
+    uv_mutex_unlock(&w->mutex);
+}
+
+/* An outcome must not be lost for want of a hundred bytes: there is nothing to go on with. */
+static struct op *op_create_or_abort(enum op_kind kind)
+{
+    struct op *op = op_create(kind);
+    if (op == NULL) {
+        log_error("queue: out of memory");
+        abort();
+    }
+    return op;
+}
+
+int queue_put(struct queue *q, struct queue_put *put)
+{
+    if (q->stopping)
+        return -ESHUTDOWN;
+    if (q->trouble != NULL)
+        return -EIO;
+    struct op *op = op_create(OP_PUT);
+    if (op == NULL)
+        return -ENOMEM;
+    op->put = put;
+    if (put->watch)
+        q->watching += put->n_requests;
+    hand_over(q, op, true);
+    return 0;
+}
+
+void queue_retry(struct queue *q, struct request *req)
+{
+    struct op *op = op_create_or_abort(OP_RETRY);
+    op->request = req;
+    hand_over(q, op, false);
+}
+
+void queue_settle(struct queue *q, struct request *req, bool whole_chain)
+{
+    struct op *op = op_create_or_abort(OP_SETTLE);
+    op->request = req;
+    op->whole_chain = whole_chain;
+    hand_over(q, op, q->watching > 0 || q->watch_all);
+}
+
+void queue_fetch(struct queue *q, int64_t after_seq, size_t limit)
+{
+    struct op *op = op_create_or_abort(OP_FETCH);
+    op->after_seq = after_seq;
+    op->limit = limit;
+    hand_over(q, op, true);
+}
+
+void queue_fetch_due(struct queue *q, int64_t after_ms, int64_t after_seq, int64_t until_ms,
+                     size_t limit)
+{
+    struct op *op = op_create_or_abort(OP_FETCH_DUE);
+    op->after_ms = after_ms;
+    op->after_seq = after_seq;
+    op->until_ms = until_ms;
+    op->limit = limit;
+    hand_over(q, op, true);
+}
+
+void queue_reopen_log(struct queue *q)
+{
+    hand_over(q, op_create_or_abort(OP_REOPEN_LOG), true);
+}
+
+void queue_watch_all(struct queue *q, bool on)
+{
+    q->watch_all = on;
+    uv_mutex_lock(&q->writer.mutex);
+    q->writer.watch_all = on;
+    uv_mutex_unlock(&q->writer.mutex);
+}
+
+void queue_set_limits(struct queue *q, int64_t max_pending, int64_t history_days)
+{
+    uv_mutex_lock(&q->writer.mutex);
+    q->writer.max_pending = max_pending;
+    q->writer.history_ms = history_days * 86400000;
+    uv_mutex_unlock(&q->writer.mutex);
+}
+
+/* --- From the writer --- */
+
+static void watching_less(struct queue *q, size_t n)
+{
+    q->watching = q->watching > n ? q->watching - n : 0;
+}
+
+static void tell_settled(struct queue *q, const struct op *op)
+{
+    for (size_t i = 0; i < op->n_settled; i++) {
+        const struct op_settled *s = &op->settled[i];
+        struct queue_settled settled = {
+            .seq = s->seq,
+            .n = s->n,
+            .request_id = s->request_id,
+            .outcome = s->outcome,
+            .line = s->line,
+            .line_len = s->line_len,
+        };
+        if (s->line != NULL)
+            watching_less(q, 1);
+        q->handler.settled(q->handler.userdata, &settled);
+    }
+}
+
+static void put_returned(struct queue *q, struct op *op)
+{
+    struct queue_put *put = op->put;
+    op->put = NULL;
+    put->done(put, op->status, put->userdata);
+    for (size_t i = 0; i < put->n_requests; i++) {
+        struct request *req = put->requests[i];
+        bool accepted = op->status == 0 && put->results[i].outcome == PUT_ACCEPTED;
+        if (put->watch && !accepted)
+            watching_less(q, 1);
+        if (!accepted || req->state == REQUEST_DONE)
+            continue;
+        put->requests[i] = NULL;
+        q->handler.accepted(q->handler.userdata, req);
+    }
+    tell_settled(q, op);
+    queue_put_destroy(put);
+}
+
+static void fetch_returned(struct queue *q, struct op *op)
+{
+    size_t n = op->n_requests;
+    op->n_requests = 0; /* the requests move */
+    if (op->kind == OP_FETCH)
+        q->handler.fetched(q->handler.userdata, op->status, op->requests, n);
+    else
+        q->handler.fetched_due(q->handler.userdata, op->status, op->requests, n,
+                               op->next_wake_at_ms);
+}
+
+static void returned(struct queue *q, struct op *op)
+{
+    struct request *req;
+    switch (op->kind) {
+    case OP_PUT:
+        put_returned(q, op);
+        break;
+    case OP_RETRY:
+        req = op->request;
+        op->request = NULL;
+        q->handler.retried(q->handler.userdata, req);
+        break;
+    case OP_SETTLE:
+        tell_settled(q, op);
+        req = op->promoted;
+        op->promoted = NULL;
+        if (req != NULL)
+            q->handler.promoted(q->handler.userdata, req);
+        break;
+    case OP_FETCH:
+    case OP_FETCH_DUE:
+        fetch_returned(q, op);
+        break;
+    case OP_REOPEN_LOG:
+        break;
+    case OP_STORAGE:
+        free(q->trouble);
+        q->trouble = op->text;
+        op->text = NULL;
+        q->handler.storage(q->handler.userdata, q->trouble);
+        break;
+    case OP_STOPPED:
+        q->writer_ended = true;
+        break;
+    }
+}
+
+static void maybe_stopped(struct queue *q);
+
+static void on_async(uv_async_t *async)
+{
+    struct queue *q = async->data;
+    struct op_list done = TAILQ_HEAD_INITIALIZER(done);
+    uv_mutex_lock(&q->writer.mutex);
+    TAILQ_CONCAT(&done, &q->writer.outbox, link);
+    uv_mutex_unlock(&q->writer.mutex);
+
+    struct op *op;
+    while ((op = TAILQ_FIRST(&done)) != NULL) {
+        TAILQ_REMOVE(&done, op, link);
+        returned(q, op);
+        op_destroy(op);
+    }
+    maybe_stopped(q);
+}
+
+/* --- Reads --- */
+
+/* On a thread of the pool. */
+static void read_work(uv_work_t *work)
+{
+    struct read *read = work->data;
+    struct queue *q = read->queue;
+    read->status = 0;
+    if (q->reader == NULL) {
+        struct buf err;
+        buf_init(&err, 1024);
+        read->status = store_open(&q->reader, q->writer.database, true, &err);
+        buf_finish(&err);
+    }
+    if (read->status == 0)
+        read->status = store_query(q->reader, read->query);
+    if (read->status == -ENOENT)
+        read->status = 0;
+    if (read->status < 0) {
+        store_close(q->reader);
+        q->reader = NULL;
+    }
+}
+
+static void start_read(struct queue *q);
+
+static void on_read(uv_work_t *work, int uv_status)
+{
+    (void) uv_status; /* never cancelled */
+    struct read *read = work->data;
+    struct queue *q = read->queue;
+    q->reading = false;
+    read->query->done(read->query, read->status < 0 ? -EIO : 0, read->query->userdata);
+    queue_query_destroy(read->query);
+    free(read);
+    start_read(q);
+    maybe_stopped(q);
+}
+
+static void start_read(struct queue *q)
+{
+    struct read *read = TAILQ_FIRST(&q->reads);
+    if (q->reading || read == NULL)
+        return;
+    TAILQ_REMOVE(&q->reads, read, link);
+    q->reading = true;
+    (void) uv_queue_work(q->loop, &read->work, read_work, on_read);
+}
+
+void queue_read(struct queue *q, struct queue_query *query)
+{
+    struct read *read = calloc(1, sizeof(*read));
+    if (read == NULL) {
+        query->done(query, -EIO, query->userdata);
+        queue_query_destroy(query);
+        return;
+    }
+    read->queue = q;
+    read->query = query;
+    read->work.data = read;
+    TAILQ_INSERT_TAIL(&q->reads, read, link);
+    start_read(q);
+}
+
+/* --- Life --- */
+
+/* A lock file of its own: locking the database exclusively would shut out our own reads. It is held
+ * for life, and so goes with the process, however that ends. */
+static int lock_database(struct queue *q, const char *database, struct buf *reterr)
+{
+    char *path = NULL;
+    if (asprintf(&path, "%s.lock", database) < 0)
+        return -ENOMEM;
+    int r = 0;
+    q->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (q->lock_fd < 0) {
+        r = -errno;
+        (void) buf_printf(reterr, "lock file '%s' can't be opened: %s", path, strerror(-r));
+    } else if (flock(q->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        r = -errno;
+        (void) buf_printf(reterr, "database '%s' is held by another pulse-canceld that runs",
+                          database);
+    }
+    free(path);
+    return r;
+}
+
+int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *options,
+               const struct queue_log *log, struct buf *reterr)
+{
+    struct queue *q = calloc(1, sizeof(*q));
+    if (q == NULL)
+        return -ENOMEM;
+    q->loop = loop;
+    q->lock_fd = -1;
+    TAILQ_INIT(&q->reads);
+
+    int r = lock_database(q, options->database, reterr);
+    if (r == 0) {
+        r = uv_async_init(loop, &q->writer.async, on_async);
+        q->writer.async.data = q;
+        q->async_open = r == 0;
+    }
+    if (r == 0)
+        r = writer_start(&q->writer, options, log, reterr);
+    if (r < 0) {
+        if (q->async_open) {
+            uv_close((uv_handle_t *) &q->writer.async, NULL);
+            (void) uv_run(loop, UV_RUN_NOWAIT);
+            q->async_open = false;
+        }
+        queue_destroy(q);
+        return r;
+    }
+    *ret = q;
+    return 0;
+}
+
+void queue_set_handler(struct queue *q, const struct queue_handler *handler)
+{
+    q->handler = *handler;
+}
+
+void queue_get_counts(const struct queue *q, struct queue_counts *ret)
+{
+    struct writer *w = (struct writer *) &q->writer;
+    uv_mutex_lock(&w->mutex);
+    *ret = (struct queue_counts) { .pending = w->pending, .waiting = w->waiting_at_start };
+    uv_mutex_unlock(&w->mutex);
+}
+
+const char *queue_storage_trouble(const struct queue *q)
+{
+    return q->trouble;
+}
+
+int64_t queue_first_seq(const struct queue *q)
+{
+    return q->writer.floor_at_start;
+}
+
+static void on_async_closed(uv_handle_t *handle)
+{
+    struct queue *q = handle->data;
+    q->async_open = false;
+    q->stop_done(q->stop_userdata);
+}
+
+static void maybe_stopped(struct queue *q)
+{
+    if (!q->writer_ended || q->reading || !TAILQ_EMPTY(&q->reads))
+        return;
+    if (q->async_open && !uv_is_closing((uv_handle_t *) &q->writer.async)) {
+        (void) uv_thread_join(&q->writer.thread);
+        uv_close((uv_handle_t *) &q->writer.async, on_async_closed);
+    }
+}
+
+void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata)
+{
+    q->stopping = true;
+    q->stop_done = done;
+    q->stop_userdata = userdata;
+    uv_mutex_lock(&q->writer.mutex);
+    q->writer.stopping = true;
+    uv_cond_signal(&q->writer.cond);
+    uv_mutex_unlock(&q->writer.mutex);
+}
+
+void queue_destroy(struct queue *q)
+{
+    if (q == NULL)
+        return;
+    writer_finish(&q->writer);
+    store_close(q->reader);
+    if (q->lock_fd >= 0)
+        (void) close(q->lock_fd);
+    free(q->trouble);
+    free(q);
+}

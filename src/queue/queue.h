@@ -1,0 +1,217 @@
+/* The durable queue: every accepted request and every outcome, in an SQLite database.
+ *
+ * The loop hands operations to one writer thread, which commits them in groups and hands them back;
+ * a second, read-only connection answers `status` and `list` in the thread pool. Nothing is
+ * acknowledged before its commit is on disk (synchronous=FULL).
+ *
+ * All functions and callbacks here run on the loop thread unless they say otherwise. Operations are
+ * applied in the order in which they were handed over, and their callbacks come in that order.
+ *
+ * While storage is in trouble, puts fail with -EIO and leave nothing to acknowledge; retries and
+ * settlements stay with the queue and are committed when the fault ends. */
+#ifndef PULSE_QUEUE_QUEUE_H
+#define PULSE_QUEUE_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "base/buf.h"
+#include "model/request.h"
+
+struct queue;
+
+struct queue_options {
+    const char *database;
+    int64_t max_pending;
+    int64_t history_days;
+};
+
+/* The results log as the writer thread uses it; implemented by results/. All return 0 or -errno and
+ * run on the writer thread, `recover` before queue_open() returns on the loop's. */
+struct queue_cursor {
+    uint64_t device, inode; /* 0 = no log yet */
+    int64_t offset;         /* synced bytes */
+    int64_t n;              /* of the last synced line */
+};
+struct queue_log {
+    /* Repairs the log after whatever happened and says which line is its last. `max_n` is the
+     * database's last. -EEXIST when the log belongs to another database. `reterr` gets a text. */
+    int (*recover)(void *userdata, const struct queue_cursor *cursor, int64_t max_n,
+                   int64_t *ret_last_n, struct buf *reterr);
+    /* Appends whole lines, the last of which is number `last_n`. On an error none of them counts;
+     * the log is as before or repaired by the next append. */
+    int (*append)(void *userdata, const char *lines, size_t len, int64_t last_n);
+    /* fdatasync, then where the log ends now. */
+    int (*sync)(void *userdata, struct queue_cursor *ret_cursor);
+    /* Opens the path anew after a rotation; syncs the old file first. */
+    int (*reopen)(void *userdata);
+    void *userdata;
+};
+
+/* An outcome that has been committed. */
+struct queue_settled {
+    int64_t seq;
+    int64_t n;
+    const char *request_id;
+    enum outcome outcome;
+    const char *line; /* the result line without newline; NULL when nobody watches */
+    size_t line_len;
+};
+
+/* What dispatch and the daemon are told. */
+struct queue_handler {
+    /* A request was committed (after its put's `done`). Ownership moves. One that follows is only
+     * told of, since its chain has a leader. */
+    void (*accepted)(void *userdata, struct request *req);
+    /* queue_retry() was committed. Ownership moves back. */
+    void (*retried)(void *userdata, struct request *req);
+    /* The leader of a chain was settled alone: this one goes on in its place. Ownership moves. */
+    void (*promoted)(void *userdata, struct request *req);
+    void (*settled)(void *userdata, const struct queue_settled *settled);
+    /* Answers to queue_fetch() and queue_fetch_due(). The requests (not the array) move. A status
+     * other than 0 means that nothing was read: ask again. */
+    void (*fetched)(void *userdata, int status, struct request **requests, size_t n);
+    void (*fetched_due)(void *userdata, int status, struct request **requests, size_t n,
+                        int64_t next_wake_at_ms);
+    /* Storage got into trouble (a text) or out of it (NULL). After it, rows that nobody was told
+     * of may be in the database: fetch anew from what was fetched last. */
+    void (*storage)(void *userdata, const char *trouble);
+    void *userdata;
+};
+
+/* Opens or makes the database, recovers the results log, starts the writer. 0; -EWOULDBLOCK when a
+ * live daemon holds it; -EBADMSG corrupt; -EPROTO newer than this program; other -errno. `reterr`
+ * gets a sentence for the operator. */
+int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *options,
+               const struct queue_log *log, struct buf *reterr);
+
+/* Before the loop runs. */
+void queue_set_handler(struct queue *q, const struct queue_handler *handler);
+
+/* Reload of what may change. */
+void queue_set_limits(struct queue *q, int64_t max_pending, int64_t history_days);
+
+/* Commits what was handed over, syncs the log, ends the writer, then calls `done`; no operation may
+ * be handed over after it. In storage trouble it tries once more and gives up. */
+void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata);
+
+/* Frees; only after queue_stop()'s `done` or when the loop never ran. Accepts NULL. The handles
+ * are closed by queue_stop(). */
+void queue_destroy(struct queue *q);
+
+/* --- Intake --- */
+
+enum put_outcome {
+    PUT_ACCEPTED, /* committed now */
+    PUT_KNOWN,    /* its request_id was accepted before, for the same job; see `known` */
+    PUT_OTHER_JOB, /* its request_id belongs to another job; not accepted */
+    PUT_LEFT,     /* not looked at: queue full */
+};
+
+struct queue_put_result {
+    enum put_outcome outcome;
+    bool coalesced;        /* ACCEPTED: it joined a chain */
+    struct request *known; /* KNOWN: as it stands in the database; owned by the put */
+};
+
+/* Requests that are accepted in one transaction, in their order. A request whose state is
+ * REQUEST_DONE (an invalid line) goes straight to its outcome, whose `n` the queue gives. */
+struct queue_put {
+    struct request **requests;
+    struct queue_put_result *results;
+    size_t n_requests;
+    /* All or nothing as to room: a full queue refuses the whole put. Otherwise it takes what fits
+     * and leaves the rest (PUT_LEFT). */
+    bool atomic;
+    /* The result lines of these requests are wanted in `settled`. */
+    bool watch;
+    /* Directories to fsync before the commit, so that the names of claimed files last; -1 = none.
+     * They are borrowed until `done`. */
+    int sync_fds[2];
+    /* status: 0, -EXFULL queue full (atomic, or nothing fitted), -EIO storage trouble. The put is
+     * freed after `done`, and with it the requests that were not accepted. */
+    void (*done)(struct queue_put *put, int status, void *userdata);
+    void *userdata;
+};
+
+struct queue_put *queue_put_create(size_t n_requests);
+void queue_put_destroy(struct queue_put *put);
+
+/* Takes the put. 0, or without having taken it -EIO (storage trouble), -ESHUTDOWN. */
+int queue_put(struct queue *q, struct queue_put *put);
+
+/* All result lines are wanted, for subscribers. */
+void queue_watch_all(struct queue *q, bool on);
+
+/* --- Dispatch --- */
+
+/* A counted attempt or a new due time: keeps attempts, due_at_ms and the last failure. Ownership
+ * moves, and comes back in `retried`. */
+void queue_retry(struct queue *q, struct request *req);
+
+/* The outcome of a request (outcome, done_at_ms and the failure are filled in, `n` is given here);
+ * of everyone in its chain, or of it alone. Ownership moves. */
+void queue_settle(struct queue *q, struct request *req, bool whole_chain);
+
+/* Leading requests that were never tried, with seq > after_seq, in order. */
+void queue_fetch(struct queue *q, int64_t after_seq, size_t limit);
+
+/* Requests, followers too, whose due time or deadline lies in (after, until], by time. `until` as
+ * int64 in steady UTC; (after_ms, after_seq) is where the last call ended. Also the first such time
+ * beyond, INT64_MAX when there is none. */
+void queue_fetch_due(struct queue *q, int64_t after_ms, int64_t after_seq, int64_t until_ms,
+                     size_t limit);
+
+/* When the request wakes by itself: its due time or its deadline. */
+int64_t queue_wake_at_ms(const struct request *req);
+
+/* --- Results log --- */
+
+/* Rotation: what is committed goes into the old file, then the path is opened anew. */
+void queue_reopen_log(struct queue *q);
+
+/* --- What there is --- */
+
+struct queue_counts {
+    int64_t pending; /* all that are not done */
+    int64_t waiting; /* of these, those that waited for a retry when the queue was opened */
+};
+void queue_get_counts(const struct queue *q, struct queue_counts *ret);
+
+/* Where the first queue_fetch() may begin: no request up to this one was never tried. */
+int64_t queue_first_seq(const struct queue *q);
+
+/* NULL when all is well. */
+const char *queue_storage_trouble(const struct queue *q);
+
+enum queue_query_kind { QUERY_REQUEST_ID, QUERY_JOB_ID, QUERY_LIST };
+
+/* A read of the database, on a thread of the pool. `state` of a leader that is in flight reads as
+ * queued or waiting: overlay what dispatch knows by `leader_seq`. */
+struct queue_row {
+    struct request *request; /* owned by the query */
+    int64_t leader_seq;      /* whose attempts serve it; itself, or another; 0 when done */
+};
+struct queue_query {
+    enum queue_query_kind kind;
+    char text[JOB_ID_MAX + 1]; /* request_id or job_id */
+    int state;                 /* LIST: enum request_state, -1 = any */
+    int outcome;               /* LIST: enum outcome, -1 = any */
+    int64_t after_seq;         /* LIST: only later ones */
+    size_t limit;              /* LIST oldest first; JOB_ID newest first */
+    struct queue_row *rows;
+    size_t n_rows;
+    bool more;
+    /* status 0 or -EIO. The query is freed after it. */
+    void (*done)(struct queue_query *query, int status, void *userdata);
+    void *userdata;
+};
+struct queue_query *queue_query_create(enum queue_query_kind kind);
+void queue_query_destroy(struct queue_query *query);
+/* Takes the query. */
+void queue_read(struct queue *q, struct queue_query *query);
+
+#endif
