@@ -1,0 +1,74 @@
+/* What is sent when: takes requests from the queue in their order, makes attempts through http/,
+ * has replies judged by policy/, and hands retries and outcomes back to the queue.
+ *
+ * Memory holds what is in flight, a window of what comes next, and the nearest retries; the backlog
+ * stays in the database. Runs on the loop thread. */
+#ifndef PULSE_DISPATCH_DISPATCH_H
+#define PULSE_DISPATCH_DISPATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "dispatch/http.h"
+#include "model/request.h"
+#include "policy/retry.h"
+#include "queue/queue.h"
+
+struct dispatch;
+
+struct dispatch_options {
+    struct http_options http; /* max_connections is set from max_in_flight */
+    enum endpoint endpoint;
+    size_t max_in_flight;
+    unsigned max_attempts;
+    struct retry_policy retry;
+};
+
+#define DISPATCH_STATUS_MAX 1000
+
+struct dispatch_stats {
+    size_t in_flight;
+    size_t waiting;    /* for a retry; on disk too */
+    uint64_t attempts; /* counted ones */
+    uint64_t retries;  /* exchanges that were not a request's first */
+    uint64_t replies[DISPATCH_STATUS_MAX]; /* by HTTP status */
+    uint64_t transport_failures;
+};
+
+/* 0 or -errno. */
+int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue);
+
+/* Copied; for attempts that start from now on. 0 or -ENOMEM, and the old options stay. */
+int dispatch_configure(struct dispatch *d, const struct dispatch_options *options);
+
+/* Begins to send what the queue has. */
+void dispatch_start(struct dispatch *d);
+
+/* Starts nothing more; `drained` when nothing is in flight (perhaps at once). */
+void dispatch_drain(struct dispatch *d, void (*drained)(void *userdata), void *userdata);
+
+/* Gives up what is in flight: it is still queued on disk. `stopped` once all handles are closed. */
+void dispatch_stop(struct dispatch *d, void (*stopped)(void *userdata), void *userdata);
+
+/* After dispatch_stop()'s `stopped`; accepts NULL. */
+void dispatch_destroy(struct dispatch *d);
+
+/* The queue's news, see struct queue_handler. */
+void dispatch_accepted(struct dispatch *d, struct request *req);
+void dispatch_retried(struct dispatch *d, struct request *req);
+void dispatch_promoted(struct dispatch *d, struct request *req);
+void dispatch_settled(struct dispatch *d, int64_t seq);
+void dispatch_fetched(struct dispatch *d, int status, struct request **requests, size_t n);
+void dispatch_fetched_due(struct dispatch *d, int status, struct request **requests, size_t n,
+                          int64_t next_wake_at_ms);
+void dispatch_storage(struct dispatch *d, bool usable);
+
+/* enum request_state of a leading request in memory, or -1. */
+int dispatch_leader_state(const struct dispatch *d, int64_t seq);
+
+const struct dispatch_stats *dispatch_get_stats(const struct dispatch *d);
+
+#endif

@@ -1,0 +1,613 @@
+/* libcurl's multi interface on a libuv loop. Runs on the loop thread.
+ *
+ * curl's own connections keep their poll handle from opening to closing of the socket, also while
+ * they are idle between two requests: that saves two epoll_ctl() a request. The sockets that curl
+ * polls without having opened them through us (its resolver's) lose it when curl says REMOVE, since
+ * nobody tells when they are closed. */
+#include "dispatch/http.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <curl/curl.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+
+/* What is the same for all exchanges that began under one configuration. */
+struct profile {
+    size_t refs;
+    char *base_url;
+    char *ca_file;
+    char *proxy;
+    long connect_timeout_ms;
+    long timeout_ms;
+    struct curl_slist *headers;
+};
+
+/* One exchange. The easy handle is used again and again with only URL and method changed. */
+struct exchange {
+    struct http *http;
+    struct profile *profile;
+    CURL *easy;
+    struct buf body;
+    bool head_complete; /* the empty line after the headers came */
+    void *context;
+    char trouble[CURL_ERROR_SIZE];
+    TAILQ_ENTRY(exchange) link;
+};
+TAILQ_HEAD(exchange_list, exchange);
+
+struct sock {
+    uv_poll_t poll;
+    struct http *http;
+    curl_socket_t fd;
+    bool ours;   /* made by on_open_socket() */
+    bool wanted; /* curl waits for it; otherwise it is a connection at rest */
+    int events;
+};
+
+struct http {
+    uv_loop_t *loop;
+    CURLM *multi;
+    http_done_fn done;
+    void *userdata;
+    uv_timer_t timer;
+    struct profile *profile;
+    struct exchange_list active;
+    struct exchange_list idle;
+    struct sock **socks; /* by descriptor */
+    size_t n_socks;
+    size_t open_handles;
+    bool stopping;
+    void (*stopped)(void *userdata);
+    void *stopped_userdata;
+};
+
+/* --- Profiles --- */
+
+static void profile_unref(struct profile *p)
+{
+    if (p == NULL || --p->refs > 0)
+        return;
+    free(p->base_url);
+    free(p->ca_file);
+    free(p->proxy);
+    for (struct curl_slist *s = p->headers; s != NULL; s = s->next)
+        explicit_bzero(s->data, strlen(s->data)); /* the key is among them */
+    curl_slist_free_all(p->headers);
+    free(p);
+}
+
+static int add_header(struct curl_slist **headers, const char *text)
+{
+    struct curl_slist *grown = curl_slist_append(*headers, text);
+    if (grown == NULL)
+        return -ENOMEM;
+    *headers = grown;
+    return 0;
+}
+
+static int make_headers(struct profile *p, const char *api_key)
+{
+    char *key = NULL;
+    if (asprintf(&key, "x-api-key: %s", api_key) < 0)
+        return -ENOMEM;
+    int r = add_header(&p->headers, key);
+    explicit_bzero(key, strlen(key));
+    free(key);
+    if (r == 0)
+        r = add_header(&p->headers, "Accept: application/json");
+    /* An empty POST is no form, and curl would say that it is one. */
+    if (r == 0)
+        r = add_header(&p->headers, "Content-Type:");
+    if (r == 0)
+        r = add_header(&p->headers, "Expect:");
+    return r;
+}
+
+static struct profile *profile_create(const struct http_options *options)
+{
+    struct profile *p = calloc(1, sizeof(*p));
+    if (p == NULL)
+        return NULL;
+    *p = (struct profile) {
+        .refs = 1,
+        .base_url = strdup(options->base_url),
+        .ca_file = strdup(options->ca_file),
+        .proxy = strdup(options->proxy),
+        .connect_timeout_ms = (long) options->connect_timeout_ms,
+        .timeout_ms = (long) options->timeout_ms,
+    };
+    if (p->base_url == NULL || p->ca_file == NULL || p->proxy == NULL ||
+        make_headers(p, options->api_key) < 0) {
+        profile_unref(p);
+        return NULL;
+    }
+    return p;
+}
+
+/* --- Sockets --- */
+
+static void on_sock_closed(uv_handle_t *handle);
+
+static void sock_close(struct sock *s)
+{
+    s->http->socks[s->fd] = NULL;
+    uv_close((uv_handle_t *) &s->poll, on_sock_closed);
+}
+
+static struct sock *sock_find(struct http *h, curl_socket_t fd)
+{
+    return (size_t) fd < h->n_socks ? h->socks[fd] : NULL;
+}
+
+static struct sock *sock_create(struct http *h, curl_socket_t fd, bool ours)
+{
+    if ((size_t) fd >= h->n_socks) {
+        size_t n = (size_t) fd * 2 + 16;
+        struct sock **grown = realloc(h->socks, n * sizeof(*grown));
+        if (grown == NULL)
+            return NULL;
+        memset(grown + h->n_socks, 0, (n - h->n_socks) * sizeof(*grown));
+        h->socks = grown;
+        h->n_socks = n;
+    }
+    struct sock *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return NULL;
+    *s = (struct sock) { .http = h, .fd = fd, .ours = ours };
+    if (uv_poll_init_socket(h->loop, &s->poll, fd) < 0) {
+        free(s);
+        return NULL;
+    }
+    s->poll.data = s;
+    h->socks[fd] = s;
+    h->open_handles++;
+    return s;
+}
+
+static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose,
+                                    struct curl_sockaddr *address)
+{
+    struct http *h = userdata;
+    (void) purpose;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                    address->protocol);
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    if (sock_create(h, fd, true) == NULL) {
+        (void) close(fd);
+        return CURL_SOCKET_BAD;
+    }
+    return fd;
+}
+
+static int on_close_socket(void *userdata, curl_socket_t fd)
+{
+    struct sock *s = sock_find(userdata, fd);
+    if (s != NULL)
+        sock_close(s); /* stops polling at once; the memory goes later */
+    return close(fd);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *userdata,
+                          void *socket_userdata)
+{
+    struct http *h = userdata;
+    (void) easy;
+    (void) socket_userdata;
+    struct sock *s = sock_find(h, fd);
+
+    if (what == CURL_POLL_REMOVE) {
+        if (s != NULL && s->ours)
+            s->wanted = false;
+        else if (s != NULL)
+            sock_close(s);
+        return 0;
+    }
+    if (s == NULL)
+        s = sock_create(h, fd, false);
+    if (s == NULL)
+        return -1;
+    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    s->wanted = true;
+    if (events == s->events)
+        return 0;
+    s->events = events;
+    return uv_poll_start(&s->poll, events, on_poll) < 0 ? -1 : 0;
+}
+
+/* --- Exchanges --- */
+
+static void exchange_destroy(struct exchange *x)
+{
+    if (x == NULL)
+        return;
+    if (x->easy != NULL)
+        curl_easy_cleanup(x->easy);
+    profile_unref(x->profile);
+    buf_finish(&x->body);
+    free(x);
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *userdata)
+{
+    struct exchange *x = userdata;
+    return buf_append(&x->body, data, size * n) == 0 ? size * n : 0;
+}
+
+/* curl takes a connection that is closed amid the headers for the end of the reply. */
+static size_t on_header(char *line, size_t size, size_t n, void *userdata)
+{
+    struct exchange *x = userdata;
+    if (n > 5 && memcmp(line, "HTTP/", 5) == 0)
+        x->head_complete = false; /* again after a 1xx */
+    else if (n > 0 && (line[0] == '\r' || line[0] == '\n'))
+        x->head_complete = true;
+    return size * n;
+}
+
+static CURLcode set_options(struct exchange *x)
+{
+    const struct profile *p = x->profile;
+    CURL *easy = x->easy;
+    CURLcode rc = CURLE_OK;
+#define SET(option, value) (rc = rc == CURLE_OK ? curl_easy_setopt(easy, option, value) : rc)
+    SET(CURLOPT_PRIVATE, x);
+    SET(CURLOPT_ERRORBUFFER, x->trouble);
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+    SET(CURLOPT_PATH_AS_IS, 1L);
+    /* Both "" rather than unset: otherwise curl looks into the environment. */
+    SET(CURLOPT_PROXY, p->proxy);
+    SET(CURLOPT_NOPROXY, "");
+    SET(CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, 2L);
+    if (p->ca_file[0] != '\0')
+        SET(CURLOPT_CAINFO, p->ca_file);
+    SET(CURLOPT_USERAGENT, "pulse-canceld/" PULSE_VERSION);
+    SET(CURLOPT_HTTPHEADER, p->headers);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, p->connect_timeout_ms);
+    SET(CURLOPT_TIMEOUT_MS, p->timeout_ms);
+    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEDATA, x);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, x);
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    SET(CURLOPT_OPENSOCKETDATA, x->http);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+    SET(CURLOPT_CLOSESOCKETDATA, x->http);
+#undef SET
+    return rc;
+}
+
+static CURLcode set_request(struct exchange *x, enum http_method method, const char *url)
+{
+    CURL *easy = x->easy;
+    CURLcode rc = curl_easy_setopt(easy, CURLOPT_URL, url);
+    if (rc != CURLE_OK)
+        return rc;
+    switch (method) {
+    case HTTP_POST:
+        (void) curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, NULL);
+        (void) curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "");
+        (void) curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, 0L);
+        return curl_easy_setopt(easy, CURLOPT_POST, 1L);
+    case HTTP_DELETE:
+        (void) curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+        return curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
+    case HTTP_GET:
+        (void) curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, NULL);
+        return curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+    }
+    return CURLE_BAD_FUNCTION_ARGUMENT;
+}
+
+static struct exchange *exchange_create(struct http *h)
+{
+    struct exchange *x = calloc(1, sizeof(*x));
+    if (x == NULL)
+        return NULL;
+    x->http = h;
+    x->profile = h->profile;
+    x->profile->refs++;
+    buf_init(&x->body, HTTP_BODY_MAX);
+    x->easy = curl_easy_init();
+    if (x->easy == NULL || set_options(x) != CURLE_OK) {
+        exchange_destroy(x);
+        return NULL;
+    }
+    return x;
+}
+
+/* One of the current profile, from the pool or new. */
+static struct exchange *exchange_get(struct http *h)
+{
+    struct exchange *x = TAILQ_FIRST(&h->idle);
+    if (x == NULL)
+        return exchange_create(h);
+    TAILQ_REMOVE(&h->idle, x, link);
+    return x;
+}
+
+static void exchange_put(struct exchange *x)
+{
+    struct http *h = x->http;
+    if (x->profile != h->profile) {
+        exchange_destroy(x);
+        return;
+    }
+    buf_clear(&x->body);
+    x->head_complete = false;
+    x->trouble[0] = '\0';
+    TAILQ_INSERT_HEAD(&h->idle, x, link);
+}
+
+int http_send(struct http *h, enum http_method method, const char *path, void *context)
+{
+    struct exchange *x = exchange_get(h);
+    if (x == NULL)
+        return -ENOMEM;
+    x->context = context;
+
+    struct buf url;
+    buf_init(&url, 65536);
+    bool ok = buf_append_str(&url, x->profile->base_url) == 0 &&
+              buf_append_str(&url, path) == 0 && buf_cstr(&url) != NULL &&
+              set_request(x, method, buf_cstr(&url)) == CURLE_OK;
+    buf_finish(&url);
+    if (!ok || curl_multi_add_handle(h->multi, x->easy) != CURLM_OK) {
+        exchange_destroy(x);
+        return -ENOMEM;
+    }
+    TAILQ_INSERT_TAIL(&h->active, x, link);
+    return 0;
+}
+
+/* --- Replies --- */
+
+static enum transport transport_of(CURLcode rc)
+{
+    switch ((int) rc) {
+    case CURLE_OK:
+        return TRANSPORT_OK;
+    case CURLE_OPERATION_TIMEDOUT:
+        return TRANSPORT_TIMEOUT;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_INVALIDCERTSTATUS:
+    case CURLE_SSL_CRL_BADFILE:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+        return TRANSPORT_TLS;
+    default:
+        return TRANSPORT_FAILED;
+    }
+}
+
+static const char *trouble_of(const struct exchange *x, CURLcode rc)
+{
+    if (rc == CURLE_WRITE_ERROR)
+        return "the reply's body is longer than 64 KiB";
+    return x->trouble[0] != '\0' ? x->trouble : curl_easy_strerror(rc);
+}
+
+/* curl reads a number of seconds that is too large for it as none. */
+static int64_t retry_after_of(CURL *easy)
+{
+    curl_off_t seconds = 0;
+    (void) curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
+    struct curl_header *header;
+    if (seconds == 0 &&
+        curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
+        strlen(header->value) > 9 && strspn(header->value, "0123456789") == strlen(header->value))
+        seconds = INT32_MAX;
+    return (int64_t) (seconds < INT32_MAX ? seconds : INT32_MAX) * 1000;
+}
+
+static void finish_exchange(struct exchange *x, CURLcode rc)
+{
+    struct http *h = x->http;
+    long status = 0, request_size = 0;
+    if (rc == CURLE_OK && !x->head_complete) {
+        (void) strcpy(x->trouble, "the reply ends amid its headers");
+        rc = CURLE_PARTIAL_FILE;
+    }
+    (void) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    (void) curl_easy_getinfo(x->easy, CURLINFO_REQUEST_SIZE, &request_size);
+    struct reply reply = {
+        .transport = transport_of(rc),
+        .sent = request_size > 0,
+        .trouble = rc != CURLE_OK ? trouble_of(x, rc) : NULL,
+        .status = (int) status,
+        .body = x->body.len > 0 ? x->body.data : "",
+        .body_len = x->body.len,
+        .retry_after_ms = status >= 300 ? retry_after_of(x->easy) : 0,
+    };
+    (void) curl_multi_remove_handle(h->multi, x->easy);
+    TAILQ_REMOVE(&h->active, x, link);
+    h->done(h->userdata, x->context, &reply);
+    exchange_put(x);
+}
+
+static void drain(struct http *h)
+{
+    int left;
+    CURLMsg *msg;
+    while ((msg = curl_multi_info_read(h->multi, &left)) != NULL) {
+        if (msg->msg != CURLMSG_DONE)
+            continue;
+        /* `msg` is gone once the handle is removed. */
+        CURLcode rc = msg->data.result;
+        struct exchange *x = NULL;
+        (void) curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &x);
+        finish_exchange(x, rc);
+    }
+}
+
+/* --- The loop --- */
+
+static void act(struct http *h, curl_socket_t fd, int mask)
+{
+    int running;
+    (void) curl_multi_socket_action(h->multi, fd, mask, &running);
+    drain(h);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct sock *s = poll->data;
+    struct http *h = s->http;
+    if (!s->wanted) {
+        /* The server closed a connection at rest, or talks out of turn: curl finds out when it
+         * wants to use it. */
+        s->events = 0;
+        (void) uv_poll_stop(poll);
+        return;
+    }
+    int mask = (events & UV_READABLE ? CURL_CSELECT_IN : 0) |
+               (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
+    if (status < 0) {
+        s->events = 0; /* libuv has stopped the handle */
+        mask = CURL_CSELECT_ERR;
+    }
+    act(h, s->fd, mask); /* may close `s` */
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    act(timer->data, CURL_SOCKET_TIMEOUT, 0);
+}
+
+/* No curl function may be called from here (curl issue 3537). */
+static int on_curl_timer(CURLM *multi, long timeout_ms, void *userdata)
+{
+    struct http *h = userdata;
+    (void) multi;
+    if (timeout_ms < 0)
+        (void) uv_timer_stop(&h->timer);
+    else if (!uv_is_closing((uv_handle_t *) &h->timer))
+        (void) uv_timer_start(&h->timer, on_timer, (uint64_t) timeout_ms, 0);
+    return 0;
+}
+
+/* --- Life --- */
+
+int http_create(struct http **ret, uv_loop_t *loop, http_done_fn done, void *userdata)
+{
+    struct http *h = calloc(1, sizeof(*h));
+    if (h == NULL)
+        return -ENOMEM;
+    h->loop = loop;
+    h->done = done;
+    h->userdata = userdata;
+    TAILQ_INIT(&h->active);
+    TAILQ_INIT(&h->idle);
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        free(h);
+        return -ENOMEM;
+    }
+    h->multi = curl_multi_init();
+    if (h->multi == NULL) {
+        curl_global_cleanup();
+        free(h);
+        return -ENOMEM;
+    }
+    (void) curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
+    (void) curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
+    (void) curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
+    (void) curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h);
+    (void) curl_multi_setopt(h->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
+    (void) uv_timer_init(loop, &h->timer);
+    h->timer.data = h;
+    h->open_handles = 1;
+    *ret = h;
+    return 0;
+}
+
+static void drop_idle(struct http *h)
+{
+    struct exchange *x;
+    while ((x = TAILQ_FIRST(&h->idle)) != NULL) {
+        TAILQ_REMOVE(&h->idle, x, link);
+        exchange_destroy(x);
+    }
+}
+
+int http_configure(struct http *h, const struct http_options *options)
+{
+    struct profile *p = profile_create(options);
+    if (p == NULL)
+        return -ENOMEM;
+    drop_idle(h);
+    profile_unref(h->profile);
+    h->profile = p;
+    (void) curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long) options->max_connections);
+    return 0;
+}
+
+static void handle_closed(struct http *h)
+{
+    if (--h->open_handles == 0 && h->stopping)
+        h->stopped(h->stopped_userdata);
+}
+
+static void on_sock_closed(uv_handle_t *handle)
+{
+    struct sock *s = handle->data;
+    struct http *h = s->http;
+    free(s);
+    handle_closed(h);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    handle_closed(handle->data);
+}
+
+void http_stop(struct http *h, void (*stopped)(void *userdata), void *userdata)
+{
+    h->stopping = true;
+    h->stopped = stopped;
+    h->stopped_userdata = userdata;
+
+    struct exchange *x;
+    while ((x = TAILQ_FIRST(&h->active)) != NULL) {
+        TAILQ_REMOVE(&h->active, x, link);
+        (void) curl_multi_remove_handle(h->multi, x->easy);
+        exchange_destroy(x);
+    }
+    drop_idle(h);
+    /* Closes the connections, and so calls back for each socket; resolver sockets too. */
+    (void) curl_multi_cleanup(h->multi);
+    h->multi = NULL;
+    for (size_t i = 0; i < h->n_socks; i++)
+        if (h->socks[i] != NULL)
+            sock_close(h->socks[i]);
+    uv_close((uv_handle_t *) &h->timer, on_timer_closed);
+}
+
+void http_destroy(struct http *h)
+{
+    if (h == NULL)
+        return;
+    profile_unref(h->profile);
+    free(h->socks);
+    free(h);
+    curl_global_cleanup();
+}
