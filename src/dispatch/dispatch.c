@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/heap.h"
@@ -186,8 +185,8 @@ static void expire(struct dispatch *d, struct request *req)
 
 static int64_t draw_delay_ms(const struct dispatch *d, unsigned attempt, int64_t retry_after_ms)
 {
-    uint64_t random = 0;
-    (void) getrandom(&random, sizeof(random), 0);
+    uint64_t random;
+    arc4random_buf(&random, sizeof(random));
     return retry_delay_ms(&d->retry, attempt, random, retry_after_ms);
 }
 
@@ -218,7 +217,7 @@ static void keep_judgement(struct dispatch *d, struct request *req, struct judge
     if (j->counts) {
         req->attempts++;
         req->chain_attempts++;
-        req->endpoint = d->endpoint;
+        req->endpoint = req->trying;
         req->connect_failures = 0;
         d->stats.attempts++;
     } else {
@@ -280,6 +279,7 @@ static void start_attempt(struct dispatch *d, struct request *req)
     endpoint_path(d->endpoint, req->job_id, path);
 
     become(d, req, REQUEST_IN_FLIGHT);
+    req->trying = d->endpoint;
     TAILQ_INSERT_TAIL(&d->in_flight, req, link);
     d->stats.in_flight++;
     if (req->chain_attempts > 0 || req->connect_failures > 0)
@@ -325,8 +325,7 @@ static void wake_waiting(struct dispatch *d, int64_t now_ms)
 {
     struct heap_node *node;
     while ((node = heap_min(&d->waiting)) != NULL && node->key <= now_ms) {
-        struct request *req =
-            (struct request *) ((char *) node - offsetof(struct request, wake));
+        struct request *req = (struct request *) ((char *) node - offsetof(struct request, wake));
         heap_remove(&d->waiting, node);
         if (now_ms >= req->deadline_at_ms)
             expire(d, req);

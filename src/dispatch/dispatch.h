@@ -31,9 +31,9 @@ struct dispatch_options {
 
 struct dispatch_stats {
     size_t in_flight;
-    size_t waiting;    /* for a retry; on disk too */
-    uint64_t attempts; /* counted ones */
-    uint64_t retries;  /* exchanges that were not a request's first */
+    size_t waiting;                        /* for a retry; on disk too */
+    uint64_t attempts;                     /* counted ones */
+    uint64_t retries;                      /* exchanges that were not a request's first */
     uint64_t replies[DISPATCH_STATUS_MAX]; /* by HTTP status */
     uint64_t transport_failures;
 };

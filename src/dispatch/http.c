@@ -117,7 +117,7 @@ static struct profile *profile_create(const struct http_options *options)
     struct profile *p = calloc(1, sizeof(*p));
     if (p == NULL)
         return NULL;
-    *p = (struct profile) {
+    *p = (struct profile){
         .refs = 1,
         .base_url = strdup(options->base_url),
         .ca_file = strdup(options->ca_file),
@@ -162,7 +162,7 @@ static struct sock *sock_create(struct http *h, curl_socket_t fd, bool ours)
     struct sock *s = calloc(1, sizeof(*s));
     if (s == NULL)
         return NULL;
-    *s = (struct sock) { .http = h, .fd = fd, .ours = ours };
+    *s = (struct sock){ .http = h, .fd = fd, .ours = ours };
     if (uv_poll_init_socket(h->loop, &s->poll, fd) < 0) {
         free(s);
         return NULL;
@@ -364,9 +364,8 @@ int http_send(struct http *h, enum http_method method, const char *path, void *c
 
     struct buf url;
     buf_init(&url, 65536);
-    bool ok = buf_append_str(&url, x->profile->base_url) == 0 &&
-              buf_append_str(&url, path) == 0 && buf_cstr(&url) != NULL &&
-              set_request(x, method, buf_cstr(&url)) == CURLE_OK;
+    bool ok = buf_append_str(&url, x->profile->base_url) == 0 && buf_append_str(&url, path) == 0 &&
+              buf_cstr(&url) != NULL && set_request(x, method, buf_cstr(&url)) == CURLE_OK;
     buf_finish(&url);
     if (!ok || curl_multi_add_handle(h->multi, x->easy) != CURLM_OK) {
         exchange_destroy(x);

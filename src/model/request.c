@@ -41,7 +41,7 @@ struct request *request_create(enum source source, const char *request_id, const
     struct request *req = calloc(1, sizeof(*req));
     if (req == NULL)
         return NULL;
-    *req = (struct request) {
+    *req = (struct request){
         .request_id = strdup(request_id),
         .job_id = copy_text(job_id, job_id_len, JOB_ID_MAX),
         .origin = strdup(origin),
@@ -90,9 +90,13 @@ int request_set_text(char **field, const char *text)
 
 /* On disk there are only "not done" and "done": a crash turns IN_FLIGHT back into what it was. */
 static const bool transitions[REQUEST_STATE_COUNT][REQUEST_STATE_COUNT] = {
-    [REQUEST_QUEUED] = { [REQUEST_IN_FLIGHT] = true, [REQUEST_WAITING] = true, [REQUEST_DONE] = true },
+    [REQUEST_QUEUED] = { [REQUEST_IN_FLIGHT] = true,
+                         [REQUEST_WAITING] = true,
+                         [REQUEST_DONE] = true },
     /* Back to QUEUED when the attempt does not count: cut off by shutdown. */
-    [REQUEST_IN_FLIGHT] = { [REQUEST_QUEUED] = true, [REQUEST_WAITING] = true, [REQUEST_DONE] = true },
+    [REQUEST_IN_FLIGHT] = { [REQUEST_QUEUED] = true,
+                            [REQUEST_WAITING] = true,
+                            [REQUEST_DONE] = true },
     [REQUEST_WAITING] = { [REQUEST_QUEUED] = true, [REQUEST_DONE] = true },
 };
 

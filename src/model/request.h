@@ -56,14 +56,14 @@ struct request {
 
     /* What has become of it so far. */
     enum request_state state;
-    unsigned attempts;      /* counted ones since acceptance */
+    unsigned attempts;       /* counted ones since acceptance */
     unsigned chain_attempts; /* counted ones of the whole chain */
-    int64_t due_at_ms;      /* next attempt; 0 when it is not waiting */
-    int http_status;        /* of the last reply; 0 = none yet */
-    enum endpoint endpoint; /* of the last counted attempt */
-    char *job_status;       /* what GET /job said last; NULL = never asked */
-    char *message;          /* NULL = none */
-    char *error_code;       /* of the last failure; NULL = none */
+    int64_t due_at_ms;       /* next attempt; 0 when it is not waiting */
+    int http_status;         /* of the last reply; 0 = none yet */
+    enum endpoint endpoint;  /* of the last counted attempt */
+    char *job_status;        /* what GET /job said last; NULL = never asked */
+    char *message;           /* NULL = none */
+    char *error_code;        /* of the last failure; NULL = none */
     char *error_message;
 
     /* The outcome, once state is REQUEST_DONE. */
@@ -74,6 +74,7 @@ struct request {
 
     /* In memory only; dispatch's. */
     unsigned connect_failures; /* consecutive */
+    enum endpoint trying;      /* of the attempt in flight */
     struct heap_node wake;
     TAILQ_ENTRY(request) link;
 };

@@ -29,7 +29,7 @@ static bool chain_get(const struct writer *w, const char *job_id, struct chain *
     uint64_t value;
     if (!u64map_get(w->chains, chain_key(w, job_id, strlen(job_id)), &value))
         return false;
-    *ret = (struct chain) { .id = (int64_t) (value >> 1), .joined = value & 1 };
+    *ret = (struct chain){ .id = (int64_t) (value >> 1), .joined = value & 1 };
     return true;
 }
 
@@ -71,7 +71,7 @@ static int settled_add(struct writer *w, struct op *op, const struct request *re
         op->settled = grown;
     }
     struct op_settled *s = &grown[op->n_settled];
-    *s = (struct op_settled) {
+    *s = (struct op_settled){
         .seq = req->seq,
         .n = req->n,
         .request_id = strdup(req->request_id),
@@ -384,8 +384,7 @@ static int apply_put(struct writer *w, struct op *op)
     uv_mutex_unlock(&w->mutex);
 
     /* A single request may be one that is known; put_one() finds out. */
-    if (put->atomic && put->n_requests > 1 &&
-        w->count + (int64_t) put->n_requests > max_pending) {
+    if (put->atomic && put->n_requests > 1 && w->count + (int64_t) put->n_requests > max_pending) {
         op->status = -EXFULL;
         return 0;
     }
@@ -402,6 +401,8 @@ static int apply_put(struct writer *w, struct op *op)
         full = result->outcome == PUT_LEFT;
         if (full && i == 0)
             op->status = -EXFULL;
+        if (result->outcome == PUT_OTHER_JOB && put->atomic)
+            op->status = -EEXIST; /* nothing else is in such a put, see queue.h */
     }
     return 0;
 }
@@ -414,8 +415,7 @@ static int apply_fetch(struct writer *w, struct op *op)
     if (op->requests == NULL)
         return -ENOMEM;
     if (op->kind == OP_FETCH)
-        return store_fetch_fresh(w->store, op->after_seq, op->limit, op->requests,
-                                 &op->n_requests);
+        return store_fetch_fresh(w->store, op->after_seq, op->limit, op->requests, &op->n_requests);
     int r = store_fetch_due(w->store, op->after_ms, op->after_seq, op->until_ms, op->limit,
                             op->requests, &op->n_requests);
     return r == 0 ? store_next_wake(w->store, op->until_ms, &op->next_wake_at_ms) : r;

@@ -41,7 +41,7 @@ void op_reset(struct op *op)
     for (size_t i = 0; i < op->put->n_requests; i++) {
         struct queue_put_result *result = &op->put->results[i];
         request_destroy(result->known);
-        *result = (struct queue_put_result) { .outcome = PUT_LEFT };
+        *result = (struct queue_put_result){ .outcome = PUT_LEFT };
         op->put->requests[i]->seq = 0;
         op->put->requests[i]->chain_attempts = 0;
     }

@@ -81,7 +81,7 @@ struct queue_query *queue_query_create(enum queue_query_kind kind)
     struct queue_query *query = calloc(1, sizeof(*query));
     if (query == NULL)
         return NULL;
-    *query = (struct queue_query) { .kind = kind, .state = -1, .outcome = -1, .limit = 1 };
+    *query = (struct queue_query){ .kind = kind, .state = -1, .outcome = -1, .limit = 1 };
     return query;
 }
 
@@ -438,7 +438,7 @@ void queue_get_counts(const struct queue *q, struct queue_counts *ret)
 {
     struct writer *w = (struct writer *) &q->writer;
     uv_mutex_lock(&w->mutex);
-    *ret = (struct queue_counts) { .pending = w->pending, .waiting = w->waiting_at_start };
+    *ret = (struct queue_counts){ .pending = w->pending, .waiting = w->waiting_at_start };
     uv_mutex_unlock(&w->mutex);
 }
 

@@ -29,6 +29,11 @@ struct queue_options {
     int64_t history_days;
 };
 
+/* Whether the outcome number `n` is that of `request_id`: 1 yes, 0 no (another database wrote the
+ * line), -ENOENT when it has been pruned, other -errno. */
+struct queue_log_check;
+int queue_log_check(const struct queue_log_check *check, int64_t n, const char *request_id);
+
 /* The results log as the writer thread uses it; implemented by results/. All return 0 or -errno and
  * run on the writer thread, `recover` before queue_open() returns on the loop's. */
 struct queue_cursor {
@@ -38,9 +43,11 @@ struct queue_cursor {
 };
 struct queue_log {
     /* Repairs the log after whatever happened and says which line is its last. `max_n` is the
-     * database's last. -EEXIST when the log belongs to another database. `reterr` gets a text. */
+     * database's last. `reterr` gets a text. -EEXIST when the log belongs to another database: the
+     * numbers tell, or queue_log_check(), which is to be asked about a line of the log before
+     * anything in it is changed (`check` NULL: it can't be asked). */
     int (*recover)(void *userdata, const struct queue_cursor *cursor, int64_t max_n,
-                   int64_t *ret_last_n, struct buf *reterr);
+                   const struct queue_log_check *check, int64_t *ret_last_n, struct buf *reterr);
     /* Appends whole lines, the last of which is number `last_n`. On an error none of them counts;
      * the log is as before or repaired by the next append. */
     int (*append)(void *userdata, const char *lines, size_t len, int64_t last_n);
@@ -105,10 +112,10 @@ void queue_destroy(struct queue *q);
 /* --- Intake --- */
 
 enum put_outcome {
-    PUT_ACCEPTED, /* committed now */
-    PUT_KNOWN,    /* its request_id was accepted before, for the same job; see `known` */
+    PUT_ACCEPTED,  /* committed now */
+    PUT_KNOWN,     /* its request_id was accepted before, for the same job; see `known` */
     PUT_OTHER_JOB, /* its request_id belongs to another job; not accepted */
-    PUT_LEFT,     /* not looked at: queue full */
+    PUT_LEFT,      /* not looked at: queue full */
 };
 
 struct queue_put_result {
@@ -123,15 +130,16 @@ struct queue_put {
     struct request **requests;
     struct queue_put_result *results;
     size_t n_requests;
-    /* All or nothing as to room: a full queue refuses the whole put. Otherwise it takes what fits
-     * and leaves the rest (PUT_LEFT). */
+    /* All or nothing: a full queue, or an OTHER_JOB, refuses the whole put. Of several requests
+     * none may have a request_id of its sender's. Otherwise an OTHER_JOB is left out, and a full
+     * queue takes what fits and leaves the rest (PUT_LEFT). */
     bool atomic;
     /* The result lines of these requests are wanted in `settled`. */
     bool watch;
     /* Directories to fsync before the commit, so that the names of claimed files last; -1 = none.
      * They are borrowed until `done`. */
     int sync_fds[2];
-    /* status: 0, -EXFULL queue full (atomic, or nothing fitted), -EIO storage trouble. The put is
+    /* status: 0, -EXFULL queue full (atomic, or nothing fitted), -EEXIST (atomic), -EIO trouble. The put is
      * freed after `done`, and with it the requests that were not accepted. */
     void (*done)(struct queue_put *put, int status, void *userdata);
     void *userdata;

@@ -344,8 +344,8 @@ int store_open(struct store **ret, const char *path, bool read_only, struct buf 
     int r = open_database(st, path, read_only);
     if (r < 0) {
         const char *advice =
-            r == -EBADMSG ? "it is corrupt or not a queue database; restore it, or move it away "
-                            "together with the results log to begin anew"
+            r == -EBADMSG  ? "it is corrupt or not a queue database; restore it, or move it away "
+                             "together with the results log to begin anew"
             : r == -EPROTO ? "it was written by a newer pulse-canceld; install that version"
                            : store_message(st);
         (void) buf_printf(reterr, "database '%s' can't be opened: %s", path, advice);
@@ -393,13 +393,13 @@ static char *column_string(sqlite3_stmt *stmt, int column)
 
 static struct request *read_request(sqlite3_stmt *stmt)
 {
-    struct request *req = request_create(
-        (enum source) sqlite3_column_int(stmt, COL_SOURCE),
-        (const char *) sqlite3_column_text(stmt, COL_REQUEST_ID),
-        (const char *) sqlite3_column_text(stmt, COL_JOB_ID),
-        (size_t) sqlite3_column_bytes(stmt, COL_JOB_ID),
-        (const char *) sqlite3_column_text(stmt, COL_ORIGIN),
-        sqlite3_column_int64(stmt, COL_ACCEPTED_AT), sqlite3_column_int64(stmt, COL_DEADLINE_AT));
+    struct request *req = request_create((enum source) sqlite3_column_int(stmt, COL_SOURCE),
+                                         (const char *) sqlite3_column_text(stmt, COL_REQUEST_ID),
+                                         (const char *) sqlite3_column_text(stmt, COL_JOB_ID),
+                                         (size_t) sqlite3_column_bytes(stmt, COL_JOB_ID),
+                                         (const char *) sqlite3_column_text(stmt, COL_ORIGIN),
+                                         sqlite3_column_int64(stmt, COL_ACCEPTED_AT),
+                                         sqlite3_column_int64(stmt, COL_DEADLINE_AT));
     if (req == NULL)
         return NULL;
 
@@ -502,8 +502,7 @@ static int follow_leader(struct store *st, struct request *req, bool with_state,
     return r;
 }
 
-static int complete(struct store *st, struct request *req, bool with_state,
-                    int64_t *ret_leader_seq)
+static int complete(struct store *st, struct request *req, bool with_state, int64_t *ret_leader_seq)
 {
     int64_t leader_seq = req->state == REQUEST_DONE ? 0 : req->seq;
     int r = 0;

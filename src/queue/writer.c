@@ -51,8 +51,8 @@ static void tell_trouble(struct writer *w)
                                error == -EBADMSG ? "corrupt" : strerror(-error)) < 0)
         text = NULL;
 
-    bool same = text != NULL && w->trouble != NULL ? strcmp(text, w->trouble) == 0
-                                                   : text == w->trouble;
+    bool same =
+        text != NULL && w->trouble != NULL ? strcmp(text, w->trouble) == 0 : text == w->trouble;
     struct op *op = same ? NULL : op_create(OP_STORAGE);
     if (op == NULL) {
         free(text);
@@ -127,7 +127,7 @@ static int load_counts(struct writer *w, struct store_counts *ret)
     w->count = counts.pending;
     w->fresh_floor = floor;
     w->filling = true;
-    w->fill_position = (struct store_position) { .wake_at_ms = INT64_MIN };
+    w->fill_position = (struct store_position){ .wake_at_ms = INT64_MIN };
     u64map_clear(w->chains);
     *ret = counts;
     return 0;
@@ -287,8 +287,8 @@ static int prune(struct writer *w)
     uv_mutex_unlock(&w->mutex);
 
     size_t removed = 0;
-    int r = store_prune(w->store, clock_steady_ms() - history_ms, w->synced_n, PRUNE_STEP,
-                        &removed);
+    int r =
+        store_prune(w->store, clock_steady_ms() - history_ms, w->synced_n, PRUNE_STEP, &removed);
     if (r < 0)
         return r;
     if (removed < PRUNE_STEP)
@@ -512,6 +512,26 @@ static void writer_main(void *arg)
 
 /* --- From the loop's thread --- */
 
+struct queue_log_check {
+    struct store *store;
+};
+
+int queue_log_check(const struct queue_log_check *check, int64_t n, const char *request_id)
+{
+    struct request *req = NULL;
+    size_t found = 0;
+    int r = store_fetch_results(check->store, n - 1, 1, &req, &found);
+    if (r < 0)
+        return r;
+    if (found == 0 || req->n != n)
+        r = -ENOENT;
+    else
+        r = strcmp(req->request_id, request_id) == 0 ? 1 : 0;
+    if (found > 0)
+        request_destroy(req);
+    return r;
+}
+
 static int recover_log(struct writer *w, struct buf *reterr)
 {
     struct queue_cursor cursor = { .n = 0 };
@@ -536,7 +556,8 @@ static int recover_log(struct writer *w, struct buf *reterr)
     cursor.device = (uint64_t) device;
     cursor.inode = (uint64_t) inode;
     w->synced_n = cursor.n;
-    return w->log.recover(w->log.userdata, &cursor, w->last_n, &w->written_n, reterr);
+    struct queue_log_check check = { .store = w->store };
+    return w->log.recover(w->log.userdata, &cursor, w->last_n, &check, &w->written_n, reterr);
 }
 
 int writer_start(struct writer *w, const struct queue_options *options, const struct queue_log *log,

@@ -91,8 +91,8 @@ struct writer {
     int64_t pending; /* published with each outbox */
 
     /* The writer thread's own. */
-    struct store *store; /* NULL while in trouble */
-    struct u64map *chains; /* job ID hash → chain << 1 | whether anyone has joined it */
+    struct store *store;    /* NULL while in trouble */
+    struct u64map *chains;  /* job ID hash → chain << 1 | whether anyone has joined it */
     struct u64map *watched; /* mixed seq → 1: its line is wanted */
     uint8_t hash_key[16];
     bool filling; /* `chains` is being read from the database; puts are deferred */

@@ -129,7 +129,8 @@ static int log_open(struct log_file *ret, const char *path, struct buf *reterr)
 
 /* A scan that may be repaired: the file is ours, and of this database. */
 static int scan_own(const struct log_file *log, const char *path, const struct scan_from *from,
-                    int64_t max_n, struct scan *ret, struct buf *reterr)
+                    int64_t max_n, const struct queue_log_check *check, struct scan *ret,
+                    struct buf *reterr)
 {
     int r = scan_log(log->fd, from, ret);
     if (r == 0 && from->offset == 0 && ret->highest_n == 0) {
@@ -146,7 +147,7 @@ static int scan_own(const struct log_file *log, const char *path, const struct s
         (void) buf_printf(reterr, "%s: can't read the results log: %s", path, strerror(-r));
         return r;
     }
-    return scan_check_database(ret, path, max_n, reterr);
+    return scan_check_database(ret, path, max_n, check, reterr);
 }
 
 /* Before anything is cut, all checks have been made. */
@@ -175,7 +176,7 @@ static int is_cursors(const struct log_file *log, const struct queue_cursor *cur
 }
 
 static int recover_grown(struct log_file *log, const char *path, const struct queue_cursor *cursor,
-                         int64_t max_n, struct buf *reterr)
+                         int64_t max_n, const struct queue_log_check *check, struct buf *reterr)
 {
     struct scan scan;
     const struct scan_from from = {
@@ -183,7 +184,7 @@ static int recover_grown(struct log_file *log, const char *path, const struct qu
         .expect_n = cursor->n + 1,
         .floor_n = cursor->n,
     };
-    int r = scan_own(log, path, &from, max_n, &scan, reterr);
+    int r = scan_own(log, path, &from, max_n, check, &scan, reterr);
     if (r == 0)
         r = repair(log, path, &scan, reterr);
     if (r == 0)
@@ -193,11 +194,12 @@ static int recover_grown(struct log_file *log, const char *path, const struct qu
 
 /* A log that is not the cursor's file as it was left: new after a rotation, or changed. */
 static int recover_changed(struct log_file *log, const char *path,
-                           const struct queue_cursor *cursor, int64_t max_n, struct buf *reterr)
+                           const struct queue_cursor *cursor, int64_t max_n,
+                           const struct queue_log_check *check, struct buf *reterr)
 {
     struct scan scan;
     const struct scan_from from = { .floor_n = cursor->n };
-    int r = scan_own(log, path, &from, max_n, &scan, reterr);
+    int r = scan_own(log, path, &from, max_n, check, &scan, reterr);
     if (r < 0)
         return r;
 
@@ -224,7 +226,8 @@ static int recover_changed(struct log_file *log, const char *path,
 }
 
 static int results_recover(void *userdata, const struct queue_cursor *cursor, int64_t max_n,
-                           int64_t *ret_last_n, struct buf *reterr)
+                           const struct queue_log_check *check, int64_t *ret_last_n,
+                           struct buf *reterr)
 {
     struct results *r = userdata;
     struct log_file log;
@@ -235,9 +238,9 @@ static int results_recover(void *userdata, const struct queue_cursor *cursor, in
 
     rc = is_cursors(&log, cursor);
     if (rc > 0)
-        rc = recover_grown(&log, r->path, cursor, max_n, reterr);
+        rc = recover_grown(&log, r->path, cursor, max_n, check, reterr);
     else if (rc == 0)
-        rc = recover_changed(&log, r->path, cursor, max_n, reterr);
+        rc = recover_changed(&log, r->path, cursor, max_n, check, reterr);
     else
         (void) buf_printf(reterr, "%s: can't read the results log: %s", r->path, strerror(-rc));
 
@@ -399,7 +402,7 @@ static int log_succeed(struct log_file *ret, const struct log_file *old, const c
 
     struct scan scan;
     const struct scan_from from = { .floor_n = old->last_n };
-    r = scan_own(&log, path, &from, old->last_n, &scan, reterr);
+    r = scan_own(&log, path, &from, old->last_n, NULL, &scan, reterr);
     if (r == 0)
         r = repair(&log, path, &scan, reterr);
     if (r < 0) {

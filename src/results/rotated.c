@@ -85,7 +85,7 @@ static int take(const struct neighbours *nb, const struct neighbour *file, bool 
     if (r == 0 && scan.highest_n > nb->max_n && !cursors)
         return 0;
     if (r == 0)
-        r = scan_check_database(&scan, file->name, nb->max_n, reterr);
+        r = scan_check_database(&scan, file->name, nb->max_n, NULL, reterr);
     if (r == -EEXIST)
         return r;
 

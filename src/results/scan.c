@@ -57,6 +57,23 @@ static int64_t parse_line(const char *line, size_t len)
     return n > 0 && json_check(line, len, &fault) == 0 ? n : 0;
 }
 
+/* The request_id of a line that parses. It needs no escapes, and no member before it can hold the
+ * text that is looked for. */
+static void read_id(const char *line, size_t len, char ret_id[static REQUEST_ID_MAX + 1])
+{
+    static const char member[] = "\"request_id\":\"";
+    ret_id[0] = '\0';
+    const char *from = memmem(line, len, member, sizeof(member) - 1);
+    if (from == NULL)
+        return;
+    from += sizeof(member) - 1;
+    const char *to = memchr(from, '"', len - (size_t) (from - line));
+    if (to == NULL || to - from > REQUEST_ID_MAX)
+        return;
+    memcpy(ret_id, from, (size_t) (to - from));
+    ret_id[to - from] = '\0';
+}
+
 /* --- Forward --- */
 
 /* One line, or a piece of one that is longer than any of ours. */
@@ -132,8 +149,10 @@ static int scan_pieces(struct reader *rd, const struct scan_from *from, struct s
         if (!broken && n > 0 && (n <= from->floor_n || n == expect_n || any_n)) {
             s->end = rd->offset;
             s->no_newline = !piece.whole;
-            if (n > s->last_n)
+            if (n > s->last_n) {
                 s->last_n = n;
+                read_id(piece.text, piece.len, s->last_id);
+            }
             if (n > from->floor_n || from->expect_n == 0)
                 expect_n = n + 1;
             any_n = false;
@@ -173,10 +192,19 @@ int scan_log(int fd, const struct scan_from *from, struct scan *ret)
 /* --- Judging and repairing --- */
 
 int scan_check_database(const struct scan *scan, const char *path, int64_t max_n,
-                        struct buf *reterr)
+                        const struct queue_log_check *check, struct buf *reterr)
 {
-    if (scan->highest_n <= max_n)
-        return 0;
+    if (scan->highest_n <= max_n) {
+        if (check == NULL || scan->last_n == 0 || scan->last_id[0] == '\0' ||
+            queue_log_check(check, scan->last_n, scan->last_id) != 0)
+            return 0;
+        (void) buf_printf(reterr,
+                          "%s: result line %lld is of another request than in the queue database: "
+                          "the log belongs to another database. Move it away, or restore its "
+                          "database",
+                          path, (long long) scan->last_n);
+        return -EEXIST;
+    }
     (void) buf_printf(reterr,
                       "%s: has result line %lld, but the queue database has only %lld: the log "
                       "belongs to another database. Move it away, or restore its database",

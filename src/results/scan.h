@@ -7,6 +7,8 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "model/request.h"
+#include "queue/queue.h"
 
 /* More than any line the daemon writes: four texts of REQUEST_TEXT_MAX, escaped. */
 #define SCAN_LINE_MAX (256 * 1024)
@@ -20,19 +22,21 @@ struct scan_from {
 };
 
 struct scan {
-    int64_t size;      /* of the file */
-    int64_t end;       /* after the last good line */
-    int64_t last_n;    /* the highest good one; 0 = not one good line */
-    int64_t highest_n; /* of any line that parses, in order or not */
-    bool no_newline;   /* the last good line lacks its newline, and only that */
+    int64_t size;                     /* of the file */
+    int64_t end;                      /* after the last good line */
+    int64_t last_n;                   /* the highest good one; 0 = not one good line */
+    char last_id[REQUEST_ID_MAX + 1]; /* request_id of that line; "" = not found in it */
+    int64_t highest_n;                /* of any line that parses, in order or not */
+    bool no_newline;                  /* the last good line lacks its newline, and only that */
 };
 
 /* 0 or -errno. */
 int scan_log(int fd, const struct scan_from *from, struct scan *ret);
 
-/* -EEXIST, with a sentence, when there is a line that the database can't have given out. */
+/* -EEXIST, with a sentence, when there is a line that the database can't have given out. `check`
+ * may be NULL. */
 int scan_check_database(const struct scan *scan, const char *path, int64_t max_n,
-                        struct buf *reterr);
+                        const struct queue_log_check *check, struct buf *reterr);
 
 /* Makes the file end after its last good line. `fd` was opened with O_APPEND; `path` is for the
  * warning. 0 or -errno. */

@@ -41,9 +41,10 @@ struct fixture {
 /* --- The log --- */
 
 static int log_recover(void *userdata, const struct queue_cursor *cursor, int64_t max_n,
-                       int64_t *ret_last_n, struct buf *reterr)
+                       const struct queue_log_check *check, int64_t *ret_last_n, struct buf *reterr)
 {
     struct fixture *f = userdata;
+    (void) check;
     (void) cursor;
     (void) max_n;
     (void) reterr;
@@ -61,7 +62,7 @@ static int log_append(void *userdata, const char *lines, size_t len, int64_t las
 static int log_sync(void *userdata, struct queue_cursor *ret_cursor)
 {
     struct fixture *f = userdata;
-    *ret_cursor = (struct queue_cursor) { .inode = 1, .n = f->last_n };
+    *ret_cursor = (struct queue_cursor){ .inode = 1, .n = f->last_n };
     return 0;
 }
 
@@ -336,12 +337,15 @@ static void test_the_whole_chain_is_settled(void **state)
     const char *lines = buf_cstr(&f->lines);
     /* Attempts since each was accepted: two, two, one. */
     assert_non_null(strstr(lines, "\"n\":1,"));
-    assert_non_null(strstr(lines, "\"request_id\":\"r1\",\"job_id\":\"a\",\"outcome\":\"not_found\","
-                                  "\"http_status\":null,\"attempts\":2,"));
-    assert_non_null(strstr(lines, "\"request_id\":\"r2\",\"job_id\":\"a\",\"outcome\":\"not_found\","
-                                  "\"http_status\":null,\"attempts\":2,"));
-    assert_non_null(strstr(lines, "\"request_id\":\"r3\",\"job_id\":\"a\",\"outcome\":\"not_found\","
-                                  "\"http_status\":null,\"attempts\":1,"));
+    assert_non_null(strstr(lines,
+                           "\"request_id\":\"r1\",\"job_id\":\"a\",\"outcome\":\"not_found\","
+                           "\"http_status\":null,\"attempts\":2,"));
+    assert_non_null(strstr(lines,
+                           "\"request_id\":\"r2\",\"job_id\":\"a\",\"outcome\":\"not_found\","
+                           "\"http_status\":null,\"attempts\":2,"));
+    assert_non_null(strstr(lines,
+                           "\"request_id\":\"r3\",\"job_id\":\"a\",\"outcome\":\"not_found\","
+                           "\"http_status\":null,\"attempts\":1,"));
     assert_non_null(strstr(lines, "\"coalesced_with\":\"r1\""));
 
     /* The chain has ended: the next one begins another. */

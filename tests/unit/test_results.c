@@ -42,7 +42,7 @@ static int64_t recover(struct place *p, const struct queue_cursor *cursor, int64
     struct buf err;
     buf_init(&err, 4096);
     int64_t last_n = -1;
-    int r = p->log.recover(p->log.userdata, cursor, max_n, &last_n, &err);
+    int r = p->log.recover(p->log.userdata, cursor, max_n, NULL, &last_n, &err);
     if (r < 0)
         fail_msg("recover: %d: %s", r, buf_cstr(&err));
     buf_finish(&err);
@@ -73,7 +73,7 @@ static void refuse(struct place *p, const char *word)
     struct buf err;
     buf_init(&err, 4096);
     int64_t last_n = -1;
-    assert_true(p->log.recover(p->log.userdata, &no_cursor, 0, &last_n, &err) < 0);
+    assert_true(p->log.recover(p->log.userdata, &no_cursor, 0, NULL, &last_n, &err) < 0);
     if (strstr(buf_cstr(&err), word) == NULL)
         fail_msg("no '%s' in: %s", word, buf_cstr(&err));
     buf_finish(&err);

@@ -253,7 +253,7 @@ static void recover_case(struct place *p, const struct recovery *c)
     struct buf err;
     buf_init(&err, 4096);
     int64_t last_n = 0;
-    int r = p->log.recover(p->log.userdata, &cursor, c->max_n, &last_n, &err);
+    int r = p->log.recover(p->log.userdata, &cursor, c->max_n, NULL, &last_n, &err);
     if (r != c->want_r || (r == 0 && last_n != c->want_n))
         fail_msg("%s: returned %d and line %lld: %s", c->name, r, (long long) last_n,
                  buf_cstr(&err));
