@@ -1,0 +1,23 @@
+/* The methods that clients call, one row of a table each. Private to the socket's files; see
+ * control_core.h. */
+#ifndef PULSE_INTAKE_METHODS_H
+#define PULSE_INTAKE_METHODS_H
+
+#include <json-c/json.h>
+
+#include "intake/call.h"
+#include "intake/control_core.h"
+#include "intake/line.h"
+
+/* Runs the method of that name. `params` is NULL or an object; both are borrowed until the return.
+ * Takes the call. */
+void methods_run(struct call *call, const char *name, struct json_object *params);
+
+/* Runs a bare request line: a cancel. */
+void methods_run_line(struct call *call, const struct line *line);
+
+/* Of the request as the database has it, what dispatch knows better. */
+enum request_state methods_state(const struct control *c, const struct request *req,
+                                 int64_t leader_seq);
+
+#endif
