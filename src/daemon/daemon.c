@@ -1,0 +1,516 @@
+/* Builds the parts, wires them, and runs them. Loop thread.
+ *
+ * Stopping goes in steps, each of which begins when the one before is through: intake is shut and
+ * requests in flight finish (for a while); the queue commits everything; sockets and handles are
+ * closed; the loop ends by itself. */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <uv.h>
+
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/log.h"
+#include "daemon/notify.h"
+#include "daemon/stats.h"
+#include "dispatch/dispatch.h"
+#include "intake/control.h"
+#include "intake/spool.h"
+#include "queue/queue.h"
+#include "results/results.h"
+
+#define STATUS_INTERVAL_MS 1000
+
+static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+#define SIGNAL_COUNT (sizeof(signals) / sizeof(signals[0]))
+
+struct daemon {
+    const char *config_file;
+    struct config *config;
+    struct config *config_at_start; /* what needs a restart is in force as it was then */
+    uv_loop_t loop;
+    uv_signal_t signals[SIGNAL_COUNT];
+    uv_timer_t status_timer; /* runs only after something has happened */
+    uv_timer_t grace_timer;
+    uv_prepare_t step; /* goes on with stopping, outside of anyone's callback */
+
+    struct results *results;
+    struct queue *queue;
+    struct dispatch *dispatch;
+    struct spool *spool;
+    struct control *control;
+
+    int64_t started_ms;
+    uint64_t outcomes[OUTCOME_COUNT];
+
+    bool stopping;
+    bool drained, spool_stopped, queue_stopping;
+};
+
+/* --- Status --- */
+
+static enum endpoint endpoint_of(const struct config *config)
+{
+    switch ((enum api_endpoint) config->api.endpoint) {
+    case API_ENDPOINT_JOB:
+        return ENDPOINT_JOB;
+    case API_ENDPOINT_AUTO:
+    case API_ENDPOINT_CANCEL:
+        break;
+    }
+    return ENDPOINT_CANCEL;
+}
+
+static void gather(const struct daemon *d, struct stats *s)
+{
+    struct queue_counts counts;
+    queue_get_counts(d->queue, &counts);
+    *s = (struct stats){
+        .uptime_s = (clock_mono_ms() - d->started_ms) / 1000,
+        .pending = counts.pending,
+        .endpoint = endpoint_of(d->config),
+        .in_flight_limit = d->config->dispatch.max_in_flight,
+        .storage = queue_storage_trouble(d->queue),
+        .dispatch = dispatch_get_stats(d->dispatch),
+    };
+    memcpy(s->results, d->outcomes, sizeof(s->results));
+    spool_get_stats(d->spool, &s->spool);
+    control_get_stats(d->control, &s->control);
+}
+
+static void tell_status(struct daemon *d)
+{
+    if (d->stopping)
+        return;
+    struct stats s;
+    gather(d, &s);
+    struct buf text;
+    buf_init(&text, 4096);
+    if (stats_append_status(&text, &s) == 0 && buf_cstr(&text) != NULL)
+        notify_status(buf_cstr(&text));
+    buf_finish(&text);
+}
+
+static void on_status_timer(uv_timer_t *timer)
+{
+    tell_status(timer->data);
+}
+
+/* Something has changed: say so, at most once a second. */
+static void touch_status(struct daemon *d)
+{
+    if (!d->stopping && !uv_is_active((uv_handle_t *) &d->status_timer))
+        (void) uv_timer_start(&d->status_timer, on_status_timer, STATUS_INTERVAL_MS, 0);
+}
+
+static int append_stats(void *userdata, struct buf *b)
+{
+    struct stats s;
+    gather(userdata, &s);
+    return stats_append(b, &s);
+}
+
+/* --- The queue's news --- */
+
+static void on_accepted(void *userdata, struct request *req)
+{
+    struct daemon *d = userdata;
+    dispatch_accepted(d->dispatch, req);
+    touch_status(d);
+}
+
+static void on_retried(void *userdata, struct request *req)
+{
+    struct daemon *d = userdata;
+    dispatch_retried(d->dispatch, req);
+    touch_status(d);
+}
+
+static void on_promoted(void *userdata, struct request *req)
+{
+    struct daemon *d = userdata;
+    dispatch_promoted(d->dispatch, req);
+}
+
+static void on_settled(void *userdata, const struct queue_settled *settled)
+{
+    struct daemon *d = userdata;
+    d->outcomes[settled->outcome]++;
+    dispatch_settled(d->dispatch, settled->seq);
+    control_settled(d->control, settled);
+    if (!d->stopping)
+        spool_resume(d->spool);
+    touch_status(d);
+}
+
+static void on_fetched(void *userdata, int status, struct request **requests, size_t n)
+{
+    struct daemon *d = userdata;
+    dispatch_fetched(d->dispatch, status, requests, n);
+}
+
+static void on_fetched_due(void *userdata, int status, struct request **requests, size_t n,
+                           int64_t next_wake_at_ms)
+{
+    struct daemon *d = userdata;
+    dispatch_fetched_due(d->dispatch, status, requests, n, next_wake_at_ms);
+}
+
+static void on_storage(void *userdata, const char *trouble)
+{
+    struct daemon *d = userdata;
+    dispatch_storage(d->dispatch, trouble == NULL);
+    if (trouble == NULL && !d->stopping)
+        spool_resume(d->spool);
+    tell_status(d);
+}
+
+static int leader_state(void *userdata, int64_t seq)
+{
+    struct daemon *d = userdata;
+    return dispatch_leader_state(d->dispatch, seq);
+}
+
+/* --- Stopping --- */
+
+static void on_closed(uv_handle_t *handle)
+{
+    (void) handle;
+}
+
+static void close_own_handles(struct daemon *d)
+{
+    for (size_t i = 0; i < SIGNAL_COUNT; i++)
+        uv_close((uv_handle_t *) &d->signals[i], on_closed);
+    uv_close((uv_handle_t *) &d->status_timer, on_closed);
+    uv_close((uv_handle_t *) &d->grace_timer, on_closed);
+    uv_close((uv_handle_t *) &d->step, on_closed);
+}
+
+static void on_part_stopped(void *userdata)
+{
+    (void) userdata; /* the loop ends when its last handle is closed */
+}
+
+static void on_queue_stopped(void *userdata)
+{
+    struct daemon *d = userdata;
+    control_stop(d->control, on_part_stopped, d);
+    dispatch_stop(d->dispatch, on_part_stopped, d);
+    close_own_handles(d);
+}
+
+static void on_step(uv_prepare_t *step)
+{
+    struct daemon *d = step->data;
+    if (!d->drained || !d->spool_stopped || d->queue_stopping)
+        return;
+    d->queue_stopping = true;
+    (void) uv_prepare_stop(&d->step);
+    (void) uv_timer_stop(&d->grace_timer);
+    queue_stop(d->queue, on_queue_stopped, d);
+}
+
+static void on_drained(void *userdata)
+{
+    struct daemon *d = userdata;
+    d->drained = true;
+}
+
+static void on_spool_stopped(void *userdata)
+{
+    struct daemon *d = userdata;
+    d->spool_stopped = true;
+}
+
+static void on_grace_over(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    if (!d->drained)
+        log_warning("daemon: %zu requests are still in flight; they are tried again at the next "
+                    "start",
+                    dispatch_get_stats(d->dispatch)->in_flight);
+    d->drained = true;
+}
+
+static void stop(struct daemon *d, const char *why)
+{
+    log_info("daemon: stopping (%s)", why);
+    d->stopping = true;
+    notify_stopping();
+    (void) uv_timer_stop(&d->status_timer);
+    (void) uv_prepare_start(&d->step, on_step);
+    (void) uv_timer_start(&d->grace_timer, on_grace_over,
+                          (uint64_t) d->config->dispatch.shutdown_grace_s * 1000, 0);
+    control_shut(d->control);
+    spool_stop(d->spool, on_spool_stopped, d);
+    dispatch_drain(d->dispatch, on_drained, d);
+}
+
+/* --- Configuration --- */
+
+static int configure_dispatch(struct daemon *d, const struct config *config)
+{
+    struct dispatch_options options = {
+        .http = {
+            .base_url = config->api.base_url,
+            .api_key = config->api_key,
+            .ca_file = config->api.ca_file,
+            .proxy = config->api.proxy,
+            .connect_timeout_ms = config->api.connect_timeout_ms,
+            .timeout_ms = config->api.timeout_ms,
+        },
+        .endpoint = endpoint_of(config),
+        .max_in_flight = (size_t) config->dispatch.max_in_flight,
+        .max_attempts = (unsigned) config->retry.max_attempts,
+        .retry = {
+            .base_delay_ms = config->retry.base_delay_ms,
+            .max_delay_ms = config->retry.max_delay_ms,
+        },
+    };
+    return dispatch_configure(d->dispatch, &options);
+}
+
+static void warn_restart_needed(const struct config *old_config, const struct config *new_config)
+{
+    struct buf names;
+    buf_init(&names, 4096);
+    if (config_restart_needed(old_config, new_config, &names) > 0 && buf_cstr(&names) != NULL)
+        log_warning("daemon: changed, but needs a restart to take effect: %s", buf_cstr(&names));
+    buf_finish(&names);
+}
+
+static void reload(struct daemon *d)
+{
+    struct config *config = NULL;
+    struct buf err;
+    buf_init(&err, 4096);
+    int r = config_load(d->config_file, &config, &err);
+    if (r == 0)
+        r = configure_dispatch(d, config);
+    if (r < 0) {
+        const char *text = buf_cstr(&err);
+        log_error("daemon: the configuration stays as it was: %s",
+                  text != NULL && text[0] != '\0' ? text : strerror(-r));
+        config_unload(config);
+        buf_finish(&err);
+        return;
+    }
+    buf_finish(&err);
+    warn_restart_needed(d->config_at_start, config);
+    if (d->config != d->config_at_start)
+        config_unload(d->config);
+    d->config = config;
+    log_set_level((enum log_level) config->log.level);
+    queue_set_limits(d->queue, config->queue.max_pending, config->queue.history_days);
+    spool_set_deadline(d->spool, config->retry.deadline_s);
+    control_set_deadline(d->control, config->retry.deadline_s);
+    spool_resume(d->spool);
+    log_info("daemon: configuration reloaded");
+}
+
+/* --- Signals --- */
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+    struct daemon *d = handle->data;
+    if (signum == SIGHUP) {
+        if (d->stopping)
+            return;
+        notify_reloading();
+        reload(d);
+        queue_reopen_log(d->queue); /* a rotation must not depend on a good configuration */
+        notify_ready();
+        return;
+    }
+    if (d->stopping) {
+        /* What is not committed was not acknowledged, and what is not settled is sent again. */
+        log_info("daemon: stopping at once");
+        _exit(0);
+    }
+    stop(d, signum == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+/* --- Starting --- */
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void) setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int complain(const char *what, int r, struct buf *err)
+{
+    const char *text = buf_cstr(err);
+    log_error("%s: %s", what, text != NULL && text[0] != '\0' ? text : strerror(-r));
+    return r;
+}
+
+static int open_queue(struct daemon *d, struct buf *err)
+{
+    const struct config *c = d->config;
+    int r = fs_make_parents(c->queue.database, 0750);
+    if (r == 0)
+        r = fs_make_parents(c->results.path, 0750);
+    if (r < 0)
+        return complain("daemon: a directory can't be made", r, err);
+
+    r = results_create(&d->results, c->results.path);
+    if (r < 0)
+        return complain("results", r, err);
+    struct queue_log log;
+    results_get_log(d->results, &log);
+    struct queue_options options = {
+        .database = c->queue.database,
+        .max_pending = c->queue.max_pending,
+        .history_days = c->queue.history_days,
+    };
+    r = queue_open(&d->queue, &d->loop, &options, &log, err);
+    return r < 0 ? complain("queue", r, err) : 0;
+}
+
+static int create_intake(struct daemon *d, struct buf *err)
+{
+    const struct config *c = d->config;
+    int listen_fd = notify_listen_fd(err);
+    if (listen_fd < -1)
+        return complain("socket", listen_fd, err);
+    int r = listen_fd < 0 ? fs_make_parents(c->socket.path, 0755) : 0;
+    struct control_options control_options = {
+        .listen_fd = listen_fd,
+        .path = c->socket.path,
+        .mode = c->socket.mode,
+        .group = c->socket.group,
+        .max_clients = c->socket.max_clients,
+        .deadline_s = c->retry.deadline_s,
+    };
+    struct control_host host = {
+        .leader_state = leader_state,
+        .append_stats = append_stats,
+        .userdata = d,
+    };
+    if (r == 0)
+        r = control_create(&d->control, &d->loop, d->queue, &control_options, &host, err);
+    if (r < 0)
+        return complain("socket", r, err);
+
+    struct spool_options spool_options = {
+        .directory = c->spool.directory,
+        .max_file_bytes = c->spool.max_file_bytes,
+        .settle_ms = c->spool.settle_ms,
+        .rescan_interval_s = c->spool.rescan_interval_s,
+        .deadline_s = c->retry.deadline_s,
+    };
+    r = spool_create(&d->spool, &d->loop, d->queue, &spool_options);
+    return r < 0 ? complain("spool", r, err) : 0;
+}
+
+static int create_parts(struct daemon *d, struct buf *err)
+{
+    int r = open_queue(d, err);
+    if (r < 0)
+        return r;
+    struct queue_handler handler = {
+        .accepted = on_accepted,
+        .retried = on_retried,
+        .promoted = on_promoted,
+        .settled = on_settled,
+        .fetched = on_fetched,
+        .fetched_due = on_fetched_due,
+        .storage = on_storage,
+        .userdata = d,
+    };
+    queue_set_handler(d->queue, &handler);
+    r = dispatch_create(&d->dispatch, &d->loop, d->queue);
+    if (r == 0)
+        r = configure_dispatch(d, d->config);
+    if (r < 0)
+        return complain("dispatch", r, err);
+    return create_intake(d, err);
+}
+
+static void init_handles(struct daemon *d)
+{
+    for (size_t i = 0; i < SIGNAL_COUNT; i++) {
+        (void) uv_signal_init(&d->loop, &d->signals[i]);
+        d->signals[i].data = d;
+        (void) uv_signal_start(&d->signals[i], on_signal, signals[i]);
+    }
+    (void) uv_timer_init(&d->loop, &d->status_timer);
+    (void) uv_timer_init(&d->loop, &d->grace_timer);
+    (void) uv_prepare_init(&d->loop, &d->step);
+    d->status_timer.data = d->grace_timer.data = d->step.data = d;
+}
+
+/* What was built before something failed; nothing was accepted yet. */
+static void take_down(struct daemon *d)
+{
+    if (d->control != NULL)
+        control_stop(d->control, on_part_stopped, d);
+    if (d->spool != NULL)
+        spool_stop(d->spool, on_part_stopped, d);
+    if (d->dispatch != NULL)
+        dispatch_stop(d->dispatch, on_part_stopped, d);
+    if (d->queue != NULL)
+        queue_stop(d->queue, on_part_stopped, d);
+    close_own_handles(d);
+}
+
+int daemon_run(const char *config_file, struct config *config)
+{
+    struct daemon d = {
+        .config_file = config_file,
+        .config = config,
+        .config_at_start = config,
+        .started_ms = clock_mono_ms(),
+    };
+    log_set_level((enum log_level) config->log.level);
+    raise_descriptor_limit();
+    if (uv_loop_init(&d.loop) < 0) {
+        log_error("daemon: no event loop");
+        config_unload(config);
+        return 1;
+    }
+    init_handles(&d);
+
+    struct buf err;
+    buf_init(&err, 4096);
+    int r = create_parts(&d, &err);
+    if (r == 0) {
+        r = spool_start(d.spool);
+        if (r < 0)
+            (void) complain("spool", r, &err);
+    }
+    buf_finish(&err);
+    if (r == 0) {
+        dispatch_start(d.dispatch);
+        log_info("daemon: pulse-canceld " PULSE_VERSION " is ready, for %s", config->api.base_url);
+        notify_ready();
+        tell_status(&d);
+    } else {
+        take_down(&d);
+    }
+    (void) uv_run(&d.loop, UV_RUN_DEFAULT);
+
+    control_destroy(d.control);
+    spool_destroy(d.spool);
+    dispatch_destroy(d.dispatch);
+    queue_destroy(d.queue);
+    results_destroy(d.results);
+    (void) uv_loop_close(&d.loop);
+    if (d.config != d.config_at_start)
+        config_unload(d.config);
+    config_unload(d.config_at_start);
+    if (r == 0)
+        log_info("daemon: stopped");
+    return r == 0 ? 0 : 1;
+}

@@ -1,0 +1,50 @@
+/* The service manager's protocol, by libsystemd. */
+#include "daemon/notify.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <systemd/sd-daemon.h>
+
+int notify_listen_fd(struct buf *reterr)
+{
+    int n = sd_listen_fds(1);
+    if (n == 0)
+        return -1;
+    if (n < 0) {
+        (void) buf_append_str(reterr, "$LISTEN_FDS can't be read");
+        return -EINVAL;
+    }
+    int fd = SD_LISTEN_FDS_START;
+    if (n > 1 || sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) <= 0) {
+        (void) buf_append_str(reterr, "the service manager must pass one listening Unix stream "
+                                      "socket (ListenStream= with a path, once)");
+        return -EINVAL;
+    }
+    return fd;
+}
+
+void notify_ready(void)
+{
+    (void) sd_notify(0, "READY=1");
+}
+
+void notify_reloading(void)
+{
+    struct timespec now;
+    (void) clock_gettime(CLOCK_MONOTONIC, &now);
+    (void) sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
+                      (long long) now.tv_sec * 1000000 + now.tv_nsec / 1000);
+}
+
+void notify_stopping(void)
+{
+    (void) sd_notify(0, "STOPPING=1");
+}
+
+void notify_status(const char *text)
+{
+    (void) sd_notifyf(0, "STATUS=%s", text);
+}

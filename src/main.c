@@ -1,0 +1,105 @@
+/* Options and exit codes. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "daemon/daemon.h"
+#include "model/config.h"
+
+enum {
+    EXIT_USAGE = 2,
+    EXIT_CONFIG = 78, /* EX_CONFIG of sysexits.h; the unit does not restart on it */
+};
+
+static const char usage[] =
+    "Usage: pulse-canceld [OPTION]...\n"
+    "Cancels Pulse jobs that are dropped into a spool directory or sent to a socket,\n"
+    "and writes one outcome for each into a results log.\n"
+    "\n"
+    "  -c, --config FILE   configuration file (default: " CONFIG_DEFAULT_FILE ")\n"
+    "  -t, --test-config   check configuration and key, then exit\n"
+    "  -V, --version       print the version, then exit\n"
+    "  -h, --help          print this, then exit\n";
+
+struct arguments {
+    const char *config_file;
+    bool test_config;
+};
+
+/* -1 to go on, else the exit status. */
+static int parse_arguments(int argc, char **argv, struct arguments *ret)
+{
+    static const struct option options[] = {
+        { "config", required_argument, NULL, 'c' },
+        { "test-config", no_argument, NULL, 't' },
+        { "version", no_argument, NULL, 'V' },
+        { "help", no_argument, NULL, 'h' },
+        { NULL, 0, NULL, 0 },
+    };
+    *ret = (struct arguments){ .config_file = CONFIG_DEFAULT_FILE };
+    int option;
+    while ((option = getopt_long(argc, argv, "c:tVh", options, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            ret->config_file = optarg;
+            break;
+        case 't':
+            ret->test_config = true;
+            break;
+        case 'V':
+            (void) puts("pulse-canceld " PULSE_VERSION);
+            return EXIT_SUCCESS;
+        case 'h':
+            (void) fputs(usage, stdout);
+            return EXIT_SUCCESS;
+        default:
+            (void) fputs("Try 'pulse-canceld --help'.\n", stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind < argc) {
+        (void) fprintf(stderr,
+                       "pulse-canceld: unexpected argument '%s'\nTry 'pulse-canceld --help'.\n",
+                       argv[optind]);
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments arguments;
+    int status = parse_arguments(argc, argv, &arguments);
+    if (status >= 0)
+        return status;
+
+    log_init();
+    /* The key is in our memory: no core files, and nobody of our own user attaches. */
+    (void) prctl(PR_SET_DUMPABLE, 0);
+    (void) signal(SIGPIPE, SIG_IGN);
+    (void) umask(027);
+
+    struct config *config = NULL;
+    struct buf err;
+    buf_init(&err, 4096);
+    int r = config_load(arguments.config_file, &config, &err);
+    if (r < 0) {
+        const char *text = buf_cstr(&err);
+        log_error("%s", text != NULL && text[0] != '\0' ? text : "out of memory");
+        buf_finish(&err);
+        return EXIT_CONFIG;
+    }
+    buf_finish(&err);
+    if (arguments.test_config) {
+        (void) printf("%s: configuration and key are good\n", arguments.config_file);
+        config_unload(config);
+        return EXIT_SUCCESS;
+    }
+    return daemon_run(arguments.config_file, config);
+}
