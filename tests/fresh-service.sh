@@ -1,0 +1,156 @@
+#!/bin/bash
+# The installed service under a real systemd. Runs as root in the machine that tests/fresh.sh boots;
+# not meant for any other, as it sets up users, a key and a configuration.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+spool=/var/spool/pulse-canceld
+socket=/run/pulse-canceld/socket
+results=/var/log/pulse-canceld/results.log
+
+finish() {
+  local status=$?
+  if [ "$status" -ne 0 ]; then
+    echo "FAILED at: $what"
+    systemctl --no-pager status pulse-canceld.service pulse-canceld.socket || true
+    journalctl --no-pager -n 60 || true
+    ls -la "$spool" "$spool/rejected" /run/pulse-canceld /var/log/pulse-canceld || true
+  fi
+}
+trap finish EXIT
+what="the start"
+step() {
+  what=$*
+  printf -- '-- %s\n' "$*"
+}
+
+# wait_for COMMAND…: until it succeeds, at most 30 s.
+wait_for() {
+  local i
+  for ((i = 0; i < 300; i++)); do
+    if "$@"; then return 0; fi
+    sleep 0.1
+  done
+  echo "not within 30 s: $*"
+  return 1
+}
+cancelled() { grep -q "\"job_id\": *\"$1\".*\"outcome\": *\"cancelled\"" "$results" 2>/dev/null; }
+as() { runuser -u "$1" -- "${@:2}"; }
+property() { systemctl show --value -p "$1" "${2:-pulse-canceld.service}"; }
+
+step "without a key the service does not start, and is not tried again and again"
+systemd-sysusers
+systemd-tmpfiles --create
+systemctl daemon-reload
+if systemctl start pulse-canceld.service 2>/dev/null; then false; fi
+[ "$(property ActiveState)" = failed ]
+[ "$(property NRestarts)" = 0 ]
+systemctl stop pulse-canceld.socket
+systemctl reset-failed
+
+step "a stand-in for the API, a key that only root can read, a user who may submit and one who may not"
+systemd-run --quiet --unit=standin --property=StandardOutput=file:/run/standin.out \
+  /usr/bin/python3 "$PWD/tests/standin/standin.py" --port 0 --key service-key
+wait_for grep -qs '^listening on ' /run/standin.out
+printf 'service-key\n' >/etc/pulse-canceld/api-key
+chmod 600 /etc/pulse-canceld/api-key
+printf 'api = { base_url = "%s"; };\n' "$(sed -n 's/^listening on //p' /run/standin.out)" \
+  >/etc/pulse-canceld/pulse-canceld.conf
+useradd --create-home --groups pulse-cancel alice
+useradd --create-home bob
+
+step "enable and start: ready, with a status"
+systemctl enable --quiet --now pulse-canceld.service
+systemctl is-enabled --quiet pulse-canceld.socket
+systemctl is-active --quiet pulse-canceld.service pulse-canceld.socket
+[ -n "$(property StatusText)" ]
+echo "   $(property StatusText)"
+
+step "socket and spool have their owners and modes"
+[ "$(stat -c '%U:%G %a' $socket)" = "pulse-canceld:pulse-cancel 660" ]
+[ "$(stat -c '%U:%G %a' $spool)" = "pulse-canceld:pulse-cancel 3770" ]
+
+step "a member of pulse-cancel submits: an empty file, lines, the socket"
+as alice touch $spool/touched-1
+as alice sh -c "printf 'lines-1\nlines-2\n' >$spool/.lines && mv $spool/.lines $spool/lines"
+as alice sh -c "echo socket-1 | timeout 30 nc -NU $socket" | grep -q '"queued"'
+for job in touched-1 lines-1 lines-2 socket-1; do wait_for cancelled $job; done
+[ "$(stat -c '%U %a' $results)" = "pulse-canceld 640" ]
+
+step "others may not"
+if as bob touch $spool/bob-1 2>/dev/null; then false; fi
+if as bob sh -c "echo bob-1 | timeout 30 nc -NU $socket" 2>/dev/null; then false; fi
+
+step "another user's file that is linked in while it is open for writing waits (CAP_LEASE)"
+as alice sh -c "exec 3>/home/alice/open; echo leased-1 >&3; chmod 644 /home/alice/open
+  mkdir -p $spool/.alice && mv /home/alice/open $spool/.alice/open && ln $spool/.alice/open $spool/linked
+  touch /tmp/linked; while ! [ -e /tmp/close ]; do sleep 0.1; done" &
+writer=$!
+wait_for test -e /tmp/linked
+# Longer than spool.settle_ms (2 s): only the lease can tell that it is not finished.
+sleep 5
+[ -e $spool/linked ]
+touch /tmp/close
+wait $writer
+# It may be seen no earlier than by the rescan: poke it.
+as alice touch $spool/touched-2
+wait_for cancelled touched-2
+for ((i = 0; i < 3; i++)); do cancelled leased-1 || wait_for cancelled leased-1 || true; done
+cancelled leased-1
+
+step "reload"
+systemctl reload pulse-canceld.service
+as alice sh -c "echo socket-2 | timeout 30 nc -NU $socket" | grep -q '"queued"'
+wait_for cancelled socket-2
+
+step "a restart keeps the socket"
+systemctl restart pulse-canceld.service
+[ "$(stat -c '%U:%G %a' $socket)" = "pulse-canceld:pulse-cancel 660" ]
+as alice sh -c "echo socket-3 | timeout 30 nc -NU $socket" | grep -q '"queued"'
+wait_for cancelled socket-3
+
+step "a killed daemon comes back by itself"
+systemctl kill -s KILL pulse-canceld.service
+as alice sh -c "echo socket-4 | timeout 60 nc -NU $socket" | grep -q '"queued"'
+wait_for cancelled socket-4
+
+step "stopped, a client wakes it"
+systemctl stop pulse-canceld.service 2>/dev/null
+[ "$(property Result)" = success ]
+as alice sh -c "echo socket-5 | timeout 60 nc -NU $socket" | grep -q '"queued"'
+wait_for cancelled socket-5
+
+step "the spool directory is made anew"
+rm -rf $spool
+systemd-tmpfiles --create
+as alice touch $spool/anew-1
+wait_for cancelled anew-1
+
+step "a wrong configuration: status 78, and no restarts"
+cp /etc/pulse-canceld/pulse-canceld.conf /root/good.conf
+echo 'nonsense = 1;' >>/etc/pulse-canceld/pulse-canceld.conf
+if systemctl restart pulse-canceld.service 2>/dev/null; then false; fi
+[ "$(property ExecMainStatus)" = 78 ]
+[ "$(property NRestarts)" = 0 ]
+cp /root/good.conf /etc/pulse-canceld/pulse-canceld.conf
+systemctl reset-failed
+systemctl start pulse-canceld.service
+
+step "the key is nowhere to be seen"
+pid=$(property MainPID)
+if tr '\0' '\n' <"/proc/$pid/environ" | grep -q service-key; then false; fi
+if journalctl --no-pager -u pulse-canceld.service | grep -q service-key; then false; fi
+
+step "one line for each request, numbered without gaps"
+/usr/bin/python3 - $results <<'PY'
+import json, sys
+with open(sys.argv[1], encoding="utf-8") as file:
+    results = [json.loads(line) for line in file]
+assert [r["n"] for r in results] == list(range(1, len(results) + 1)), results
+jobs = [r["job_id"] for r in results]
+assert len(set(jobs)) == len(jobs), jobs
+PY
+systemctl stop pulse-canceld.service pulse-canceld.socket
+[ "$(property Result)" = success ]
+[ ! -e $socket ]
+echo "All good."

@@ -1,0 +1,296 @@
+"""Start, stop, crash, lock, socket activation, idleness."""
+
+import os
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from daemon import binary_path, clean_environment
+from rpc import Client
+from waiting import LIMIT_S, wait_until
+
+RECEIVE_FD = """import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_and_start_again(daemon, number):
+    daemon.outcome("a")
+    daemon.signal(number)
+    assert daemon.wait() == 0
+    assert not os.path.exists(daemon.socket)
+    daemon.start()
+    daemon.outcome("b")
+    assert len(daemon.records()) == 2
+
+
+def test_a_restart_keeps_queued_work(start, standin):
+    daemon = start(dispatch={"max_in_flight": 2, "shutdown_grace_s": 0})
+    standin.fault(gate="g", times=None)
+    made = [one["request_id"] for one in daemon.call("cancel", job_ids=[f"j{number}" for number in range(100)])]
+    daemon.restart()
+    daemon.kill()
+    daemon.start()
+    assert sum(daemon.call("stats")["pending"].values()) == 100
+    standin.open("g")
+    assert sorted(record["request_id"] for record in daemon.wait_records(100)) == sorted(made)
+
+
+def in_shutdown(daemon, client):
+    """The error that an open connection gets once the daemon has understood SIGTERM."""
+    def look():
+        client.send_call("cancel", {"job_id": "late"})
+        answer = client.answer()
+        return answer.get("error")
+    return wait_until(look, "shutdown has begun")
+
+
+def test_sigterm_lets_requests_in_flight_finish(start, standin):
+    daemon = start(dispatch={"max_in_flight": 2, "shutdown_grace_s": 60})
+    standin.fault(regex="^j", gate="g", times=None)
+    daemon.call("cancel", job_ids=["j0", "j1", "j2", "j3"])
+    wait_until(lambda: standin.counts()["in_flight"] == 2, "two are in flight")
+    with Client(daemon.socket) as client:
+        daemon.signal(signal.SIGTERM)
+        error = in_shutdown(daemon, client)
+        assert error["code"] == -32004 and error["message"].startswith("shutting_down") and error["data"]
+        standin.open("g")
+        assert daemon.wait() == 0
+    finished = [record for record in daemon.records() if record["job_id"].startswith("j")]
+    assert sorted(record["job_id"] for record in finished) == ["j0", "j1"]
+    assert {record["attempts"] for record in finished} == {1}
+    assert sorted(entry["job"] for entry in standin.log() if entry["job"] != "late") == ["j0", "j1"]
+    daemon.start()
+    wait_until(lambda: not sum(daemon.call("stats")["pending"].values()), "the rest is done")
+    assert {"j2", "j3"} <= {record["job_id"] for record in daemon.records()}
+
+
+@pytest.mark.parametrize("grace", [0, 1])
+def test_the_grace_is_bounded(start, standin, grace):
+    daemon = start(dispatch={"shutdown_grace_s": grace})
+    standin.fault(hang=True)
+    daemon.cancel("a")
+    wait_until(lambda: standin.log(), "it is in flight")
+    daemon.stop()
+    assert daemon.records() == []
+    daemon.start()
+    record, = daemon.wait_records(1)
+    assert (record["outcome"], record["attempts"]) == ("cancelled", 1)
+
+
+def test_a_second_sigterm_exits_at_once_and_loses_nothing(start, standin):
+    daemon = start(dispatch={"max_in_flight": 3, "shutdown_grace_s": 3600})
+    standin.fault(hang=True, times=None)
+    made = [one["request_id"] for one in daemon.call("cancel", job_ids=[f"j{number}" for number in range(10)])]
+    wait_until(lambda: standin.counts()["in_flight"] == 3, "three are in flight")
+    with Client(daemon.socket) as client:
+        daemon.signal(signal.SIGTERM)
+        in_shutdown(daemon, client)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+    standin.clear()
+    daemon.start()
+    wait_until(lambda: not sum(daemon.call("stats")["pending"].values()), "all is done")
+    assert set(made) <= {record["request_id"] for record in daemon.records()}
+
+
+def test_a_wait_that_cannot_be_kept_gets_the_queued_answer(start, standin):
+    daemon = start(dispatch={"max_in_flight": 1, "shutdown_grace_s": 2})
+    standin.fault(job="first", gate="g", times=None)
+    first, second = Client(daemon.socket), Client(daemon.socket)
+    first_call = first.send_call("cancel", {"job_id": "first", "wait": True})
+    wait_until(lambda: standin.log(), "the first is in flight")
+    second_call = second.send_call("cancel", {"job_id": "second", "wait": True, "request_id": "r"})
+    wait_until(lambda: daemon.call("stats")["accepted"]["socket"] == 2, "both are accepted")
+    daemon.signal(signal.SIGTERM)
+    answer = second.result(second_call)
+    assert (answer["state"], answer["request_id"], answer["job_id"]) == ("queued", "r", "second")
+    standin.open("g")
+    answer = first.result(first_call)
+    assert answer.get("outcome") == "cancelled" or answer["state"] == "queued"
+    assert daemon.wait() == 0
+    first.close()
+    second.close()
+    daemon.start()
+    daemon.wait_records(2)
+
+
+def test_sigpipe_and_other_signals_do_not_end_it(daemon):
+    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGHUP):
+        daemon.signal(number)
+    assert daemon.outcome("a")["outcome"] == "cancelled"
+
+
+def test_a_stale_socket_is_replaced(daemon):
+    daemon.kill()
+    assert os.path.exists(daemon.socket)
+    daemon.start()
+    assert daemon.outcome("a")["outcome"] == "cancelled"
+
+
+def test_a_database_held_by_a_live_daemon(daemon, make_daemon):
+    other = make_daemon(queue={"database": daemon.database})
+    other.spawn()
+    assert other.wait() == 1
+    assert "queue.db" in other.stderr()
+    assert daemon.outcome("a")["outcome"] == "cancelled"
+
+
+def test_a_socket_held_by_a_live_daemon(daemon, make_daemon):
+    other = make_daemon(socket={"path": daemon.socket})
+    other.spawn()
+    assert other.wait() == 1
+    assert daemon.socket in other.stderr()
+    assert daemon.outcome("a")["outcome"] == "cancelled"
+    assert daemon.call("ping")["pid"] == daemon.process.pid
+
+
+def test_a_file_in_the_sockets_place_is_not_deleted(make_daemon):
+    daemon = make_daemon()
+    with open(daemon.socket, "w", encoding="ascii") as file:
+        file.write("precious\n")
+    daemon.spawn()
+    assert daemon.wait() == 1
+    with open(daemon.socket, encoding="ascii") as file:
+        assert file.read() == "precious\n"
+
+
+@pytest.mark.parametrize("damage", ["garbage", "header", "middle"])
+def test_a_corrupt_database(daemon, damage):
+    daemon.call("cancel", job_ids=[f"j{number}" for number in range(500)])
+    daemon.wait_records(500)
+    daemon.stop()
+    for suffix in ("-wal", "-shm"):
+        if os.path.exists(daemon.database + suffix):
+            os.unlink(daemon.database + suffix)
+    size = os.path.getsize(daemon.database)
+    with open(daemon.database, "r+b") as file:
+        if damage == "garbage":
+            file.truncate(0)
+            file.write(b"this is no database\n" * 500)
+        elif damage == "header":
+            file.write(b"x" * 100)
+        else:
+            file.seek(100)
+            file.write(b"\xa5" * (size - 100))
+    daemon.spawn()
+    assert daemon.wait() == 1
+    assert "queue.db" in daemon.stderr()
+
+
+def test_a_newer_database(daemon):
+    daemon.outcome("a")
+    daemon.stop()
+    database = sqlite3.connect(daemon.database)
+    version, = database.execute("PRAGMA user_version").fetchone()
+    assert version >= 1
+    database.execute("PRAGMA user_version = 9999")
+    database.close()
+    daemon.spawn()
+    assert daemon.wait() == 1
+    assert "9999" in daemon.stderr() or "newer" in daemon.stderr()
+    database = sqlite3.connect(daemon.database)
+    database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    daemon.start()
+    assert daemon.outcome("b")["outcome"] == "cancelled"
+
+
+def test_socket_activation(make_daemon):
+    daemon = make_daemon()
+    path = os.path.join(daemon.home, "passed")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(16)
+        launcher = [sys.executable, "-c", RECEIVE_FD, str(listener.fileno()), binary_path(), "-c", daemon.config]
+        with Client(path) as early:                         # from before the daemon runs
+            early.send(b"early\n")
+            daemon.spawn(command=launcher, pass_fds=[listener.fileno()])
+            assert early.answer()["job_id"] == "early"
+        with Client(path) as client:
+            assert client.call("ping")["pid"] == daemon.process.pid
+            assert client.call("cancel", job_id="a", wait=True)["outcome"] == "cancelled"
+        assert not os.path.exists(daemon.socket)
+        daemon.stop()
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        assert len(daemon.records()) == 2
+
+
+def test_journal_priorities_only_when_stderr_is_the_journal(make_daemon):
+    daemon = make_daemon()
+    daemon.start()
+    daemon.outcome("a")
+    daemon.stop()
+    lines = daemon.stderr().splitlines()
+    assert lines and not any(line.startswith("<") for line in lines)
+    info = os.stat(daemon.stderr_path)
+    daemon.start(environment={"JOURNAL_STREAM": f"{info.st_dev}:{info.st_ino}"})
+    daemon.outcome("b")
+    daemon.stop()
+    new = daemon.stderr().splitlines()[len(lines):]
+    assert new and all(line[0] == "<" and line[1] in "01234567" and line[2] == ">" for line in new)
+    daemon.start(environment={"JOURNAL_STREAM": f"{info.st_dev}:{info.st_ino + 1}"})
+    daemon.stop()
+    assert not any(line.startswith("<") for line in daemon.stderr().splitlines()[len(lines) + len(new):])
+
+
+def test_the_key_is_not_in_the_process_list(daemon):
+    daemon.outcome("a")
+    for name in ("cmdline", "environ"):
+        try:
+            with open(f"/proc/{daemon.process.pid}/{name}", "rb") as file:
+                assert daemon.key.encode() not in file.read()
+        except PermissionError:
+            pass        # not even we may look
+
+
+def wake_ups(pid):
+    """Voluntary and other context switches of all threads."""
+    counts = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/status", encoding="ascii") as file:
+            counts[task] = [line.split()[1] for line in file if "ctxt_switches" in line]
+    return counts
+
+
+def test_idle_means_idle(daemon, standin):
+    """After work of every kind, some seconds without one wake-up of any thread."""
+    standin.fault(job="a", status=500)
+    daemon.outcome("a")
+    daemon.drop("f", b"b\nc\n")
+    daemon.drop("nul", b"\0")
+    daemon.wait_records(3)
+    pid, quiet_s = daemon.process.pid, 3
+    state = {"counts": wake_ups(pid), "since": time.monotonic()}
+
+    def quiet():
+        counts = wake_ups(pid)
+        if counts != state["counts"]:
+            state.update(counts=counts, since=time.monotonic())
+        return time.monotonic() - state["since"] >= quiet_s
+    wait_until(quiet, f"{quiet_s} s without a wake-up", LIMIT_S, interval_s=0.1)
+
+
+def test_version_help_and_usage():
+    def run(*arguments):
+        return subprocess.run([binary_path(), *arguments], capture_output=True, text=True, env=clean_environment(),
+                              timeout=20, check=False)
+    for option in ("-V", "--version"):
+        done = run(option)
+        assert done.returncode == 0 and "pulse-canceld" in done.stdout and any(c.isdigit() for c in done.stdout)
+    for option in ("-h", "--help"):
+        done = run(option)
+        assert done.returncode == 0 and "--config" in done.stdout and "--test-config" in done.stdout
+    for arguments in (["--nonsense"], ["-x"], ["-c"], ["--config"], ["surplus"], ["-t", "surplus"]):
+        done = run(*arguments)
+        assert done.returncode == 2 and done.stderr, arguments

@@ -1,0 +1,55 @@
+#!/bin/bash
+# Builds everything and runs every test by ctest; installs first what is missing for that.
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=packaging/packages.sh
+. "$top/packaging/packages.sh"
+# cmocka for the unit tests; pytest, the stand-in and real clients for the integration tests; strace
+# for the crash tests.
+TEST_PACKAGES=(libcmocka-dev python3 python3-pytest netcat-openbsd openssl strace)
+
+usage() {
+  cat <<EOF
+usage: tests/run.sh [--sanitize LIST] [--build-dir DIR] [--werror] [--jobs N] [-- CTEST OPTION…]
+
+  --sanitize LIST  build with -fsanitize=LIST: address,undefined or thread
+  --build-dir DIR  where to build (default: build, or build-LIST with --sanitize)
+  --werror         warnings are errors
+  --jobs N         tests side by side (default: twice the number of processors)
+
+After --, options for ctest: \`-- -L unit\`, \`-- -R integration.spool -V\`.
+EOF
+}
+
+sanitize=
+build_dir=
+werror=OFF
+# Tests mostly wait for the daemons that they started.
+jobs=$(($(nproc) * 2))
+while [ $# -gt 0 ]; do
+  case $1 in
+    --sanitize | --build-dir | --jobs)
+      [ $# -ge 2 ] || { usage >&2; exit 2; }
+      case $1 in
+        --sanitize) sanitize=$2 ;;
+        --build-dir) build_dir=$(realpath -m -- "$2") ;;
+        --jobs) jobs=$2 ;;
+      esac
+      shift 2 ;;
+    --werror) werror=ON; shift ;;
+    --) shift; break ;;
+    -h | --help) usage; exit 0 ;;
+    *)
+      printf 'tests/run.sh: unknown option %s\n' "$1" >&2
+      usage >&2
+      exit 2 ;;
+  esac
+done
+[ -n "$build_dir" ] || build_dir=$top/build${sanitize:+-${sanitize//,/-}}
+
+install_missing "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+
+cmake -S "$top" -B "$build_dir" -DPULSE_TESTS=ON -DPULSE_SANITIZE="$sanitize" -DPULSE_WERROR=$werror
+cmake --build "$build_dir" --parallel "$(nproc)"
+# Without stdin, so that no test waits for somebody to type.
+exec ctest --test-dir "$build_dir" --output-on-failure --parallel "$jobs" "$@" </dev/null
