@@ -157,9 +157,8 @@ int verdict_judge(const struct reply *reply, const char *job_id, const char *api
         r = keep_failure(&j, transport_code(reply->transport), reply->trouble, api_key);
     } else {
         j.counts = true;
-        r = reply->status >= 200 && reply->status < 300
-                ? judge_success(reply, job_id, api_key, &j)
-                : judge_refusal(reply, api_key, &j);
+        r = reply->status >= 200 && reply->status < 300 ? judge_success(reply, job_id, api_key, &j)
+                                                        : judge_refusal(reply, api_key, &j);
     }
     if (r < 0) {
         judgement_finish(&j);

@@ -10,10 +10,10 @@
 
 /* How the exchange went below HTTP. */
 enum transport {
-    TRANSPORT_OK,      /* a whole reply came */
-    TRANSPORT_FAILED,  /* resolve, connect, reset, truncated or oversized body, no HTTP */
+    TRANSPORT_OK,     /* a whole reply came */
+    TRANSPORT_FAILED, /* resolve, connect, reset, truncated or oversized body, no HTTP */
     TRANSPORT_TIMEOUT,
-    TRANSPORT_TLS,     /* the certificate does not verify, or no TLS at all */
+    TRANSPORT_TLS, /* the certificate does not verify, or no TLS at all */
 };
 
 /* What came back. The texts are borrowed for the call. */

@@ -102,8 +102,8 @@ static void test_the_key_is_masked_before_the_cut(void **state)
     memcpy(text, KEY, strlen(KEY));
     memcpy(text + REQUEST_TEXT_MAX - 4, KEY, strlen(KEY)); /* across the cut */
     text[sizeof(text) - 1] = '\0';
-    int len = snprintf(body, sizeof(body), "{\"error\":{\"code\":\"" KEY "\",\"message\":\"%s\"}}",
-                       text);
+    int len =
+        snprintf(body, sizeof(body), "{\"error\":{\"code\":\"" KEY "\",\"message\":\"%s\"}}", text);
     struct reply reply = { .status = 400, .body = body, .body_len = (size_t) len };
     struct judgement j;
     assert_int_equal(verdict_judge(&reply, "a", KEY, &j), 0);
@@ -141,9 +141,9 @@ static void test_delays(void **state)
             .base_delay_ms = cases[i].base,
             .max_delay_ms = cases[i].max,
         };
-        assert_int_equal(retry_delay_ms(&policy, cases[i].attempt, cases[i].random,
-                                        cases[i].retry_after),
-                         cases[i].expected);
+        assert_int_equal(
+            retry_delay_ms(&policy, cases[i].attempt, cases[i].random, cases[i].retry_after),
+            cases[i].expected);
     }
 }
 

@@ -67,9 +67,8 @@ static void test_transitions(void **state)
     static const char *const table[] = { "-iwd", "q-wd", "q--d", "----" };
     for (int from = 0; from < REQUEST_STATE_COUNT; from++)
         for (int to = 0; to < REQUEST_STATE_COUNT; to++)
-            assert_int_equal(
-                request_may_become((enum request_state) from, (enum request_state) to),
-                table[from][to] != '-');
+            assert_int_equal(request_may_become((enum request_state) from, (enum request_state) to),
+                             table[from][to] != '-');
 }
 
 static void test_names(void **state)
