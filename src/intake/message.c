@@ -39,9 +39,13 @@ static void answer_error(struct client *client, enum call_form form, struct batc
 void message_refuse(struct client *client, const char *line, size_t len, enum rpc_error code,
                     const char *message)
 {
+    /* What can't be parsed is JSON-RPC when it says so, or when it is a batch. */
+    static const char member[] = "\"jsonrpc\"";
     line_trim(&line, &len);
-    bool json = len > 0 && (line[0] == '{' || line[0] == '[');
-    answer_error(client, json ? CALL_SINGLE : CALL_LINE, NULL, code, message);
+    bool rpc =
+        len > 0 && (line[0] == '[' ||
+                    (line[0] == '{' && memmem(line, len, member, sizeof(member) - 1) != NULL));
+    answer_error(client, rpc ? CALL_SINGLE : CALL_LINE, NULL, code, message);
 }
 
 static bool is_utf8(const char *text, size_t len)

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <grp.h>
 #include <stdbool.h>
 #include <string.h>
 #include <strings.h>
@@ -304,6 +305,19 @@ static int check_ca_file(char *value, struct buf *why)
     return -EINVAL;
 }
 
+/* "" = none is set. */
+static int check_group(char *value, struct buf *why)
+{
+    struct group entry, *found = NULL;
+    char text[16384];
+    if (value[0] == '\0')
+        return 0;
+    if (getgrnam_r(value, &entry, text, sizeof(text), &found) == 0 && found != NULL)
+        return 0;
+    (void) buf_printf(why, "there is no group of this name; make it with groupadd");
+    return -EINVAL;
+}
+
 int config_check_string(const char *name, char *value, struct buf *why)
 {
     static const struct {
@@ -314,6 +328,7 @@ int config_check_string(const char *name, char *value, struct buf *why)
         { "api.ca_file", check_ca_file },       { "api.proxy", check_proxy },
         { "spool.directory", check_directory }, { "socket.path", check_socket },
         { "queue.database", check_file },       { "results.path", check_file },
+        { "socket.group", check_group },        { "socket.admin_group", check_group },
     };
 
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)

@@ -35,6 +35,7 @@ BAD += [(name, Raw(text)) for name in STRINGS for text in ("1", "true", "[ \"a\"
 BAD += [("dispatch.adaptive", value) for value in ("true", 1, Raw("1.0"))]
 BAD += [("api.endpoint", value) for value in ("Cancel", "", "both")]
 BAD += [("api.verify", "sometimes"), ("api.on_unauthorized", "retry"), ("log.level", "verbose"), ("log.level", "")]
+BAD += [("socket.group", "no-such-group-here"), ("socket.admin_group", "no-such-group-here")]
 BAD += [("socket.mode", value) for value in ("660x", "", "0888", "rw-rw----", "77777", "-1")]
 BAD += [("socket.path", ""), ("socket.path", "/" + "x" * 108), ("spool.directory", ""), ("results.path", ""),
         ("queue.database", "")]

@@ -115,7 +115,8 @@ static void test_values(void **state)
                 "  connect_timeout_ms = 0x10; timeout_ms = 600000L; on_unauthorized = \"hold\"; }\n"
                 "/* a \" comment */ // another \"\n"
                 "# and = {\n"
-                "socket = { mode = \"755\"; path = \"/run\" \"/x\"; group = \"a\\\"b\"; };\n"
+                "socket = { mode = \"755\"; path = \"/run\" \"/x\"; group = \"root\"; };\n"
+                "results = { path = \"/a\\\"b\"; };\n"
                 "spool = { directory = \"/a/b//\"; settle_ms = 0; max_file_bytes = 1073741824; };\n"
                 "dispatch = { adaptive = False; rate_per_s = 1000000 };\n"
                 "retry = { base_delay_ms = 3600000; max_delay_ms = 1; max_attempts = 007; }\n"
@@ -130,7 +131,8 @@ static void test_values(void **state)
     assert_int_equal(config->api.timeout_ms, 600000);
     assert_int_equal(config->socket.mode, 0755);
     assert_string_equal(config->socket.path, "/run/x");
-    assert_string_equal(config->socket.group, "a\"b");
+    assert_string_equal(config->socket.group, "root");
+    assert_string_equal(config->results.path, "/a\"b");
     assert_string_equal(config->spool.directory, "/a/b");
     assert_int_equal(config->spool.settle_ms, 0);
     assert_int_equal(config->spool.max_file_bytes, 1073741824);
