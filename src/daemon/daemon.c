@@ -49,7 +49,10 @@ struct daemon {
     int64_t started_ms;
     uint64_t outcomes[OUTCOME_COUNT];
 
+    bool held; /* by the operator */
+
     bool stopping;
+    int exit_status;
     bool drained, spool_stopped, queue_stopping;
 };
 
@@ -77,6 +80,7 @@ static void gather(const struct daemon *d, struct stats *s)
         .endpoint = endpoint_of(d->config),
         .in_flight_limit = d->config->dispatch.max_in_flight,
         .storage = queue_storage_trouble(d->queue),
+        .held = d->held,
         .dispatch = dispatch_get_stats(d->dispatch),
     };
     memcpy(s->results, d->outcomes, sizeof(s->results));
@@ -162,9 +166,17 @@ static void on_fetched_due(void *userdata, int status, struct request **requests
     dispatch_fetched_due(d->dispatch, status, requests, n, next_wake_at_ms);
 }
 
-static void on_storage(void *userdata, const char *trouble)
+static void stop(struct daemon *d, const char *why);
+
+static void on_storage(void *userdata, const char *trouble, bool fatal)
 {
     struct daemon *d = userdata;
+    if (fatal && !d->stopping) {
+        log_error("daemon: the queue database is corrupt; restore it, or move it away together "
+                  "with the results log to begin anew");
+        d->exit_status = 1;
+        stop(d, "it can't go on");
+    }
     dispatch_storage(d->dispatch, trouble == NULL);
     if (trouble == NULL && !d->stopping)
         spool_resume(d->spool);
@@ -175,6 +187,108 @@ static int leader_state(void *userdata, int64_t seq)
 {
     struct daemon *d = userdata;
     return dispatch_leader_state(d->dispatch, seq);
+}
+
+/* --- Administration --- */
+
+/* An answer to a client that waits for steps of ours. */
+struct admin {
+    struct daemon *daemon;
+    bool held;    /* hold */
+    int64_t n;    /* withdraw */
+    bool settled; /* withdraw: what came back from its retry is settled too */
+    queue_done_fn done;
+    void *userdata;
+};
+
+static struct admin *admin_create(struct daemon *d, queue_done_fn done, void *userdata)
+{
+    struct admin *a = calloc(1, sizeof(*a));
+    if (a == NULL) {
+        done(userdata, -ENOMEM, 0);
+        return NULL;
+    }
+    *a = (struct admin){ .daemon = d, .done = done, .userdata = userdata };
+    return a;
+}
+
+static void admin_end(struct admin *a, int status, int64_t n)
+{
+    a->done(a->userdata, status, n);
+    free(a);
+}
+
+static void on_held(void *userdata, int status, int64_t n)
+{
+    struct admin *a = userdata;
+    struct daemon *d = a->daemon;
+    if (status == 0 && d->held != a->held) {
+        d->held = a->held;
+        log_info("daemon: sending is %s", a->held ? "held by the operator" : "released");
+        dispatch_hold(d->dispatch, a->held);
+        tell_status(d);
+    }
+    admin_end(a, status, n);
+}
+
+static void host_hold(void *userdata, bool held, queue_done_fn done, void *done_userdata)
+{
+    struct daemon *d = userdata;
+    struct admin *a = admin_create(d, done, done_userdata);
+    if (a == NULL)
+        return;
+    a->held = held;
+    queue_set_held(d->queue, held, on_held, a);
+}
+
+static void on_flushed(void *userdata, int status, int64_t n)
+{
+    struct admin *a = userdata;
+    if (status == 0)
+        dispatch_flush(a->daemon->dispatch);
+    admin_end(a, status, n);
+}
+
+static void host_flush(void *userdata, queue_done_fn done, void *done_userdata)
+{
+    struct daemon *d = userdata;
+    struct admin *a = admin_create(d, done, done_userdata);
+    if (a != NULL)
+        queue_flush(d->queue, clock_steady_ms(), on_flushed, a);
+}
+
+/* Some were on their way back from a retry and are settled only now: once more. */
+static void on_withdrawn(void *userdata, int status, int64_t n)
+{
+    struct admin *a = userdata;
+    (void) n;
+    if (a->settled) {
+        admin_end(a, status, a->n);
+        return;
+    }
+    a->settled = true;
+    queue_barrier(a->daemon->queue, on_withdrawn, a);
+}
+
+/* Followers first: while one is there it would go on in its leader's place. */
+static void host_withdraw(void *userdata, struct queue_row *rows, size_t n_rows, queue_done_fn done,
+                          void *done_userdata)
+{
+    struct daemon *d = userdata;
+    struct admin *a = admin_create(d, done, done_userdata);
+    if (a == NULL)
+        return;
+    for (int followers = 1; followers >= 0; followers--) {
+        for (size_t i = 0; i < n_rows; i++) {
+            struct request *req = rows[i].request;
+            if (req == NULL || req->state == REQUEST_DONE || req->follows != followers ||
+                dispatch_leader_state(d->dispatch, rows[i].leader_seq) == REQUEST_IN_FLIGHT)
+                continue;
+            rows[i].request = NULL;
+            a->n += dispatch_withdraw(d->dispatch, req);
+        }
+    }
+    queue_barrier(d->queue, on_withdrawn, a);
 }
 
 /* --- Stopping --- */
@@ -277,33 +391,23 @@ static int configure_dispatch(struct daemon *d, const struct config *config)
     return dispatch_configure(d->dispatch, &options);
 }
 
-static void warn_restart_needed(const struct config *old_config, const struct config *new_config)
-{
-    struct buf names;
-    buf_init(&names, 4096);
-    if (config_restart_needed(old_config, new_config, &names) > 0 && buf_cstr(&names) != NULL)
-        log_warning("daemon: changed, but needs a restart to take effect: %s", buf_cstr(&names));
-    buf_finish(&names);
-}
-
-static void reload(struct daemon *d)
+/* 0, with what needs a restart in `names`; or the configuration stays as it was, and `err` says
+ * why. */
+static int reload(struct daemon *d, struct buf *names, struct buf *err)
 {
     struct config *config = NULL;
-    struct buf err;
-    buf_init(&err, 4096);
-    int r = config_load(d->config_file, &config, &err);
+    int r = config_load(d->config_file, &config, err);
     if (r == 0)
         r = configure_dispatch(d, config);
     if (r < 0) {
-        const char *text = buf_cstr(&err);
-        log_error("daemon: the configuration stays as it was: %s",
-                  text != NULL && text[0] != '\0' ? text : strerror(-r));
+        if (err->len == 0)
+            (void) buf_append_str(err, strerror(-r));
+        log_error("daemon: the configuration stays as it was: %s", buf_cstr(err));
         config_unload(config);
-        buf_finish(&err);
-        return;
+        return r;
     }
-    buf_finish(&err);
-    warn_restart_needed(d->config_at_start, config);
+    if (config_restart_needed(d->config_at_start, config, names) > 0)
+        log_warning("daemon: changed, but needs a restart to take effect: %s", buf_cstr(names));
     if (d->config != d->config_at_start)
         config_unload(d->config);
     d->config = config;
@@ -313,6 +417,18 @@ static void reload(struct daemon *d)
     control_set_deadline(d->control, config->retry.deadline_s);
     spool_resume(d->spool);
     log_info("daemon: configuration reloaded");
+    return 0;
+}
+
+/* For SIGHUP and the method: a rotation must not depend on a good configuration. */
+static int reload_all(void *userdata, struct buf *names, struct buf *err)
+{
+    struct daemon *d = userdata;
+    notify_reloading();
+    int r = reload(d, names, err);
+    queue_reopen_log(d->queue);
+    notify_ready();
+    return r;
 }
 
 /* --- Signals --- */
@@ -323,10 +439,12 @@ static void on_signal(uv_signal_t *handle, int signum)
     if (signum == SIGHUP) {
         if (d->stopping)
             return;
-        notify_reloading();
-        reload(d);
-        queue_reopen_log(d->queue); /* a rotation must not depend on a good configuration */
-        notify_ready();
+        struct buf names, err;
+        buf_init(&names, 4096);
+        buf_init(&err, 4096);
+        (void) reload_all(d, &names, &err);
+        buf_finish(&names);
+        buf_finish(&err);
         return;
     }
     if (d->stopping) {
@@ -390,12 +508,17 @@ static int create_intake(struct daemon *d, struct buf *err)
         .path = c->socket.path,
         .mode = c->socket.mode,
         .group = c->socket.group,
+        .admin_group = c->socket.admin_group,
         .max_clients = c->socket.max_clients,
         .deadline_s = c->retry.deadline_s,
     };
     struct control_host host = {
         .leader_state = leader_state,
         .append_stats = append_stats,
+        .hold = host_hold,
+        .flush = host_flush,
+        .withdraw = host_withdraw,
+        .reload = reload_all,
         .userdata = d,
     };
     if (r == 0)
@@ -430,6 +553,7 @@ static int create_parts(struct daemon *d, struct buf *err)
         .userdata = d,
     };
     queue_set_handler(d->queue, &handler);
+    d->held = queue_held_at_start(d->queue);
     r = dispatch_create(&d->dispatch, &d->loop, d->queue);
     if (r == 0)
         r = configure_dispatch(d, d->config);
@@ -512,5 +636,5 @@ int daemon_run(const char *config_file, struct config *config)
     config_unload(d.config_at_start);
     if (r == 0)
         log_info("daemon: stopped");
-    return r == 0 ? 0 : 1;
+    return r == 0 ? d.exit_status : 1;
 }

@@ -45,14 +45,15 @@ int stats_append(struct buf *b, const struct stats *s)
     if (r == 0)
         r = append_replies(b, d);
     if (r == 0)
-        r = buf_printf(
-            b,
-            ",\"attempts\":%" PRIu64 ",\"retries\":%" PRIu64
-            ",\"verifications\":0,\"coalesced\":%" PRIu64 ",\"spool\":{\"files\":%" PRIu64
-            ",\"rejected\":%" PRIu64 "},\"socket\":{\"clients\":%zu},\"endpoint\":\"%s\""
-            ",\"held\":null,\"paused_until\":null,\"breaker\":\"closed\",\"storage\":",
-            d->attempts, d->retries, s->spool.coalesced + s->control.coalesced, s->spool.files,
-            s->spool.rejected, s->control.clients, endpoint_name(s->endpoint));
+        r = buf_printf(b,
+                       ",\"attempts\":%" PRIu64 ",\"retries\":%" PRIu64
+                       ",\"verifications\":0,\"coalesced\":%" PRIu64
+                       ",\"spool\":{\"files\":%" PRIu64 ",\"rejected\":%" PRIu64
+                       "},\"socket\":{\"clients\":%zu},\"endpoint\":\"%s\""
+                       ",\"held\":%s,\"paused_until\":null,\"breaker\":\"closed\",\"storage\":",
+                       d->attempts, d->retries, s->spool.coalesced + s->control.coalesced,
+                       s->spool.files, s->spool.rejected, s->control.clients,
+                       endpoint_name(s->endpoint), s->held ? "\"operator\"" : "null");
     if (r == 0)
         r = json_append_cstr(b, s->storage != NULL ? s->storage : "ok");
     if (r == 0)
@@ -67,6 +68,8 @@ int stats_append_status(struct buf *b, const struct stats *s)
     int r = 0;
     if (s->storage != NULL)
         r = buf_printf(b, "Storage in trouble (%s), nothing new is accepted; ", s->storage);
+    if (r == 0 && s->held)
+        r = buf_append_str(b, "Held by the operator (release resumes sending); ");
     if (r == 0 && s->pending == 0)
         r = buf_append_str(b, "Idle");
     else if (r == 0)

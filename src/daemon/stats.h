@@ -2,6 +2,7 @@
 #ifndef PULSE_DAEMON_STATS_H
 #define PULSE_DAEMON_STATS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"
@@ -17,6 +18,7 @@ struct stats {
     enum endpoint endpoint;
     int64_t in_flight_limit;
     const char *storage; /* NULL = ok */
+    bool held;           /* by the operator */
     struct spool_stats spool;
     struct control_stats control;
     const struct dispatch_stats *dispatch;

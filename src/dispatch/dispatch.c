@@ -29,8 +29,12 @@
 /* Retries in memory are on disk as well, so that something wakes there all the time: looking is
  * worth its price only this often. */
 #define SCAN_INTERVAL_MS 100
-/* In `live`: it is with the queue and not ours to touch. */
+/* In `live`: it is with the queue and not ours to touch; to be settled, or to come back and wait, or
+ * to come back and be withdrawn. */
 #define HANDED_OVER ((uint64_t) 1)
+#define HANDED_TO_WAIT ((uint64_t) 2)
+#define HANDED_TO_WITHDRAW ((uint64_t) 3)
+#define HANDED_MAX HANDED_TO_WITHDRAW
 
 struct dispatch {
     uv_loop_t *loop;
@@ -57,10 +61,11 @@ struct dispatch {
         int64_t ms, seq;
     } scanned;
     bool scanning;
+    bool rescan; /* what is being scanned has changed */
     int64_t scan_until_ms;
     int64_t next_wake_ms; /* on disk; INT64_MAX = nothing */
 
-    bool started, usable, draining, stopping;
+    bool started, usable, held, draining, stopping;
     void (*drained)(void *userdata);
     void *drained_userdata;
     void (*stopped)(void *userdata);
@@ -181,6 +186,13 @@ static void expire(struct dispatch *d, struct request *req)
     settle(d, req, OUTCOME_EXPIRED, false);
 }
 
+static void withdraw(struct dispatch *d, struct request *req)
+{
+    if (req->message == NULL)
+        set_text(&req->message, "taken back before it was sent");
+    settle(d, req, OUTCOME_WITHDRAWN, false);
+}
+
 /* --- Attempts --- */
 
 static int64_t draw_delay_ms(const struct dispatch *d, unsigned attempt, int64_t retry_after_ms)
@@ -206,7 +218,7 @@ static void try_again(struct dispatch *d, struct request *req, const struct repl
         return;
     }
     become(d, req, REQUEST_WAITING);
-    live_put(d, req->seq, HANDED_OVER);
+    live_put(d, req->seq, HANDED_TO_WAIT);
     queue_retry(d->queue, req);
 }
 
@@ -308,7 +320,7 @@ static struct request *take_next(struct dispatch *d)
 
 static void send_ready(struct dispatch *d)
 {
-    while (d->stats.in_flight < d->max_in_flight) {
+    while (!d->held && d->stats.in_flight < d->max_in_flight) {
         struct request *req = take_next(d);
         if (req == NULL)
             return;
@@ -420,6 +432,10 @@ void dispatch_accepted(struct dispatch *d, struct request *req)
 
 void dispatch_retried(struct dispatch *d, struct request *req)
 {
+    if (live_get(d, req->seq) == HANDED_TO_WITHDRAW) {
+        withdraw(d, req);
+        return;
+    }
     int64_t wake_at_ms = queue_wake_at_ms(req);
     int64_t scanned_ms = d->scanning ? d->scan_until_ms : d->scanned.ms;
     if (d->waiting.len >= WAITING_MAX && wake_at_ms > scanned_ms) {
@@ -482,6 +498,15 @@ void dispatch_fetched(struct dispatch *d, int status, struct request **requests,
     pump(d);
 }
 
+static void scan_anew(struct dispatch *d)
+{
+    d->rescan = false;
+    d->scanned.ms = 0;
+    d->scanned.seq = 0;
+    d->scan_until_ms = 0;
+    d->next_wake_ms = 0;
+}
+
 /* One that wakes now, and that nobody has in memory. */
 static void wake_fetched(struct dispatch *d, struct request *req, int64_t now_ms)
 {
@@ -511,13 +536,15 @@ void dispatch_fetched_due(struct dispatch *d, int status, struct request **reque
             continue;
         }
         request_destroy(req);
-        struct request *ours = live != HANDED_OVER ? (struct request *) (uintptr_t) live : NULL;
+        struct request *ours = live > HANDED_MAX ? (struct request *) (uintptr_t) live : NULL;
         if (ours != NULL && ours->state != REQUEST_IN_FLIGHT && now_ms >= ours->deadline_at_ms) {
             unlist(d, ours);
             expire(d, ours);
         }
     }
-    if (n == DUE_MAX) {
+    if (d->rescan) {
+        scan_anew(d);
+    } else if (n == DUE_MAX) {
         d->next_wake_ms = d->scanned.ms; /* go on from there, at once */
         d->scan_until_ms = 0;
     } else {
@@ -539,10 +566,55 @@ void dispatch_storage(struct dispatch *d, bool usable)
     pump(d);
 }
 
+/* --- Administration --- */
+
+void dispatch_hold(struct dispatch *d, bool held)
+{
+    d->held = held;
+    pump(d);
+}
+
+void dispatch_flush(struct dispatch *d)
+{
+    struct heap_node *node;
+    while ((node = heap_min(&d->waiting)) != NULL) {
+        heap_remove(&d->waiting, node);
+        add_due(d, (struct request *) ((char *) node - offsetof(struct request, wake)));
+    }
+    /* On disk they wake at a time that may have been looked at already. */
+    d->rescan = true;
+    if (!d->scanning)
+        scan_anew(d);
+    pump(d);
+}
+
+bool dispatch_withdraw(struct dispatch *d, struct request *req)
+{
+    uint64_t live = live_get(d, req->seq);
+    if (live == 0) {
+        /* A follower shows its leader's state, which counts once. */
+        if (req->state == REQUEST_WAITING && req->follows)
+            request_set_state(req, REQUEST_QUEUED);
+        withdraw(d, req);
+        return true;
+    }
+    bool withdrawn = live == HANDED_TO_WAIT;
+    if (withdrawn)
+        live_put(d, req->seq, HANDED_TO_WITHDRAW);
+    struct request *ours = live > HANDED_MAX ? (struct request *) (uintptr_t) live : NULL;
+    if (ours != NULL && ours->state != REQUEST_IN_FLIGHT) {
+        unlist(d, ours);
+        withdraw(d, ours);
+        withdrawn = true;
+    }
+    request_destroy(req);
+    return withdrawn;
+}
+
 int dispatch_leader_state(const struct dispatch *d, int64_t seq)
 {
     uint64_t live = live_get(d, seq);
-    if (live == 0 || live == HANDED_OVER)
+    if (live <= HANDED_MAX)
         return -1;
     return (int) ((struct request *) (uintptr_t) live)->state;
 }
@@ -612,6 +684,7 @@ void dispatch_start(struct dispatch *d)
     d->cursor = queue_first_seq(d->queue);
     d->backlog = counts.pending > 0;
     d->next_wake_ms = counts.pending > 0 ? 0 : INT64_MAX;
+    d->held = queue_held_at_start(d->queue);
     d->started = true;
     pump(d);
 }

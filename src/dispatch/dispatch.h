@@ -66,6 +66,18 @@ void dispatch_fetched_due(struct dispatch *d, int status, struct request **reque
                           int64_t next_wake_at_ms);
 void dispatch_storage(struct dispatch *d, bool usable);
 
+/* Nothing more is sent until it is released; what is in flight goes on. */
+void dispatch_hold(struct dispatch *d, bool held);
+
+/* Every waiting retry is due now: the ones in memory at once, the others by fetching them anew. For
+ * after queue_flush(). */
+void dispatch_flush(struct dispatch *d);
+
+/* Takes back a request that is not in flight: ends it as withdrawn. `req` is its row as just read,
+ * and is consumed. Whether it will end so. One that is on its way back from a retry is settled when
+ * it comes: all is on disk after a queue_barrier() and another. */
+bool dispatch_withdraw(struct dispatch *d, struct request *req);
+
 /* enum request_state of a leading request in memory, or -1. */
 int dispatch_leader_state(const struct dispatch *d, int64_t seq);
 

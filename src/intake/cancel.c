@@ -91,6 +91,7 @@ static int append_member(struct buf *b, const struct cancel *cancel, const struc
             methods_state(cancel->call->control, result->known,
                           result->known->follows ? result->known->chain : result->known->seq));
     case PUT_OTHER_JOB:
+    case PUT_RETRIED:
     case PUT_LEFT: /* all or nothing: such a put fails as a whole */
         break;
     }

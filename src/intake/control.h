@@ -20,7 +20,8 @@ struct control_options {
     int listen_fd; /* passed by the service manager; -1 = make the socket at `path` */
     const char *path;
     mode_t mode;
-    const char *group; /* "" = unchanged */
+    const char *group;       /* "" = unchanged */
+    const char *admin_group; /* "" = only root and the daemon's own user */
     int64_t max_clients;
     int64_t deadline_s; /* for requests that give none */
 };
@@ -31,6 +32,18 @@ struct control_host {
     int (*leader_state)(void *userdata, int64_t seq);
     /* Appends the `stats` object. */
     int (*append_stats)(void *userdata, struct buf *b);
+
+    /* Sending stops, or resumes. `done` (n = 0) once that is on disk; status as in queue.h. */
+    void (*hold)(void *userdata, bool held, queue_done_fn done, void *done_userdata);
+    /* Every waiting retry is due now; n = how many were waiting. */
+    void (*flush)(void *userdata, queue_done_fn done, void *done_userdata);
+    /* Ends those of the rows, as just read, that are pending and not in flight; a follower is in
+     * flight when its leader is. n = how many. The rows' requests are consumed (set to NULL). */
+    void (*withdraw)(void *userdata, struct queue_row *rows, size_t n_rows, queue_done_fn done,
+                     void *done_userdata);
+    /* Reads the configuration anew. 0, with the settings that need a restart appended to
+     * `restart_needed` as names separated by ", "; -EINVAL with its FILE:LINE text. */
+    int (*reload)(void *userdata, struct buf *restart_needed, struct buf *reterr);
     void *userdata;
 };
 

@@ -336,10 +336,18 @@ static int put_done(struct writer *w, struct op *op, struct request *req)
     return settled_add(w, op, req);
 }
 
+/* `retry_of` is the seq of the finished request that this one retries; 0 = none. */
 static int put_pending(struct writer *w, const struct queue_put *put, struct request *req,
-                       struct queue_put_result *result)
+                       int64_t retry_of, struct queue_put_result *result)
 {
-    int r = join_chain(w, req);
+    int r = retry_of != 0 ? store_mark_retried(w->store, retry_of) : 0;
+    if (r == -EEXIST) {
+        result->outcome = PUT_RETRIED;
+        return 0;
+    }
+    result->outcome = PUT_ACCEPTED;
+    if (r == 0)
+        r = join_chain(w, req);
     if (r == 0)
         r = store_insert(w->store, req);
     if (r < 0)
@@ -353,9 +361,11 @@ static int put_pending(struct writer *w, const struct queue_put *put, struct req
     return r;
 }
 
-static int put_one(struct writer *w, struct op *op, struct request *req,
-                   struct queue_put_result *result, int64_t max_pending)
+static int put_one(struct writer *w, struct op *op, size_t i, int64_t max_pending)
 {
+    struct request *req = op->put->requests[i];
+    struct queue_put_result *result = &op->put->results[i];
+    int64_t retry_of = op->put->retry_of != NULL ? op->put->retry_of[i] : 0;
     bool done = req->state == REQUEST_DONE;
     if (!done && w->count >= max_pending) {
         int r = find_known(w, op->put, req, result);
@@ -365,12 +375,9 @@ static int put_one(struct writer *w, struct op *op, struct request *req,
     }
 
     req->seq = w->last_seq + 1;
-    int r = done ? put_done(w, op, req) : put_pending(w, op->put, req, result);
-    if (r == -EEXIST)
-        return find_known(w, op->put, req, result);
-    if (r == 0)
-        result->outcome = PUT_ACCEPTED;
-    return r;
+    result->outcome = PUT_ACCEPTED;
+    int r = done ? put_done(w, op, req) : put_pending(w, op->put, req, retry_of, result);
+    return r == -EEXIST ? find_known(w, op->put, req, result) : r;
 }
 
 static int apply_put(struct writer *w, struct op *op)
@@ -395,7 +402,7 @@ static int apply_put(struct writer *w, struct op *op)
             result->outcome = PUT_LEFT;
             continue;
         }
-        int r = put_one(w, op, put->requests[i], result, max_pending);
+        int r = put_one(w, op, i, max_pending);
         if (r < 0)
             return r;
         full = result->outcome == PUT_LEFT;
@@ -435,6 +442,12 @@ int apply_op(struct writer *w, struct op *op)
         return apply_fetch(w, op);
     case OP_REOPEN_LOG:
         w->reopen_log = true;
+        return 0;
+    case OP_SET_HELD:
+        return store_set_meta(w->store, "held", op->held ? 1 : 0);
+    case OP_FLUSH:
+        return store_flush(w->store, op->due_at_ms, &op->n);
+    case OP_BARRIER:
         return 0;
     case OP_STORAGE:
     case OP_STOPPED:

@@ -29,6 +29,7 @@ static void forget_outputs(struct op *op)
     free(op->requests);
     op->requests = NULL;
     op->n_requests = 0;
+    op->n = 0;
 }
 
 void op_reset(struct op *op)

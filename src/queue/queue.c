@@ -73,6 +73,7 @@ void queue_put_destroy(struct queue_put *put)
     }
     free(put->requests);
     free(put->results);
+    free(put->retry_of);
     free(put);
 }
 
@@ -103,6 +104,9 @@ int64_t queue_wake_at_ms(const struct request *req)
 
 /* --- To the writer --- */
 
+/* Puts of more requests than this wait for each other, not others for them. */
+#define BULK_MIN 64
+
 static void hand_over(struct queue *q, struct op *op, bool urgent)
 {
     struct writer *w = &q->writer;
@@ -110,7 +114,8 @@ static void hand_over(struct queue *q, struct op *op, bool urgent)
     bool was_empty = TAILQ_EMPTY(&w->inbox);
     if (was_empty)
         w->lazy_at_ms = (int64_t) (uv_hrtime() / 1000000);
-    TAILQ_INSERT_TAIL(&w->inbox, op, link);
+    bool bulky = op->kind == OP_PUT && op->put->n_requests >= BULK_MIN;
+    TAILQ_INSERT_TAIL(bulky ? &w->bulk : &w->inbox, op, link);
     bool wake = was_empty || (urgent && !w->urgent);
     w->urgent = w->urgent || urgent;
     if (wake)
@@ -182,6 +187,39 @@ void queue_fetch_due(struct queue *q, int64_t after_ms, int64_t after_seq, int64
 void queue_reopen_log(struct queue *q)
 {
     hand_over(q, op_create_or_abort(OP_REOPEN_LOG), true);
+}
+
+/* --- Administration --- */
+
+static void administer(struct queue *q, struct op *op, queue_done_fn done, void *userdata)
+{
+    op->done = done;
+    op->done_userdata = userdata;
+    hand_over(q, op, true);
+}
+
+void queue_set_held(struct queue *q, bool held, queue_done_fn done, void *userdata)
+{
+    struct op *op = op_create_or_abort(OP_SET_HELD);
+    op->held = held;
+    administer(q, op, done, userdata);
+}
+
+bool queue_held_at_start(const struct queue *q)
+{
+    return q->writer.held_at_start;
+}
+
+void queue_flush(struct queue *q, int64_t due_at_ms, queue_done_fn done, void *userdata)
+{
+    struct op *op = op_create_or_abort(OP_FLUSH);
+    op->due_at_ms = due_at_ms;
+    administer(q, op, done, userdata);
+}
+
+void queue_barrier(struct queue *q, queue_done_fn done, void *userdata)
+{
+    administer(q, op_create_or_abort(OP_BARRIER), done, userdata);
 }
 
 void queue_watch_all(struct queue *q, bool on)
@@ -280,11 +318,16 @@ static void returned(struct queue *q, struct op *op)
         break;
     case OP_REOPEN_LOG:
         break;
+    case OP_SET_HELD:
+    case OP_FLUSH:
+    case OP_BARRIER:
+        op->done(op->done_userdata, op->status, op->n);
+        break;
     case OP_STORAGE:
         free(q->trouble);
         q->trouble = op->text;
         op->text = NULL;
-        q->handler.storage(q->handler.userdata, q->trouble);
+        q->handler.storage(q->handler.userdata, q->trouble, op->fatal);
         break;
     case OP_STOPPED:
         q->writer_ended = true;

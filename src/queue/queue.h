@@ -84,8 +84,9 @@ struct queue_handler {
     void (*fetched_due)(void *userdata, int status, struct request **requests, size_t n,
                         int64_t next_wake_at_ms);
     /* Storage got into trouble (a text) or out of it (NULL). After it, rows that nobody was told
-     * of may be in the database: fetch anew from what was fetched last. */
-    void (*storage)(void *userdata, const char *trouble);
+     * of may be in the database: fetch anew from what was fetched last. `fatal` when there is no
+     * getting out of it: the database is corrupt. */
+    void (*storage)(void *userdata, const char *trouble, bool fatal);
     void *userdata;
 };
 
@@ -116,6 +117,7 @@ enum put_outcome {
     PUT_KNOWN,     /* its request_id was accepted before, for the same job; see `known` */
     PUT_OTHER_JOB, /* its request_id belongs to another job; not accepted */
     PUT_LEFT,      /* not looked at: queue full */
+    PUT_RETRIED,   /* what it retries has been retried already; not accepted */
 };
 
 struct queue_put_result {
@@ -136,6 +138,9 @@ struct queue_put {
     bool atomic;
     /* The result lines of these requests are wanted in `settled`. */
     bool watch;
+    /* NULL, or for each request the seq of the finished one that it retries (malloc'ed; freed with
+     * the put). */
+    int64_t *retry_of;
     /* Directories to fsync before the commit, so that the names of claimed files last; -1 = none.
      * They are borrowed until `done`. */
     int sync_fds[2];
@@ -176,6 +181,22 @@ void queue_fetch_due(struct queue *q, int64_t after_ms, int64_t after_seq, int64
 /* When the request wakes by itself: its due time or its deadline. */
 int64_t queue_wake_at_ms(const struct request *req);
 
+/* --- Administration --- */
+
+/* status: 0, or -EIO in storage trouble. */
+typedef void (*queue_done_fn)(void *userdata, int status, int64_t n);
+
+/* Whether the operator holds sending; kept over restarts. n = 0. */
+void queue_set_held(struct queue *q, bool held, queue_done_fn done, void *userdata);
+bool queue_held_at_start(const struct queue *q);
+
+/* Makes each waiting request due at `due_at_ms` (steady UTC) unless it is sooner; n = how many.
+ * They have to be fetched anew. */
+void queue_flush(struct queue *q, int64_t due_at_ms, queue_done_fn done, void *userdata);
+
+/* `done` once all that was handed over before is committed; n = 0. */
+void queue_barrier(struct queue *q, queue_done_fn done, void *userdata);
+
 /* --- Results log --- */
 
 /* Rotation: what is committed goes into the old file, then the path is opened anew. */
@@ -195,7 +216,16 @@ int64_t queue_first_seq(const struct queue *q);
 /* NULL when all is well. */
 const char *queue_storage_trouble(const struct queue *q);
 
-enum queue_query_kind { QUERY_REQUEST_ID, QUERY_JOB_ID, QUERY_LIST };
+/* The RETRY ones find the newest finished request of each job in question that did not end as
+ * cancelled, too_late or invalid and was not retried yet. */
+enum queue_query_kind {
+    QUERY_REQUEST_ID,
+    QUERY_JOB_ID,
+    QUERY_LIST,
+    QUERY_RETRY_REQUEST_ID,
+    QUERY_RETRY_JOB_ID,
+    QUERY_RETRY_OUTCOME,
+};
 
 /* A read of the database, on a thread of the pool. `state` of a leader that is in flight reads as
  * queued or waiting: overlay what dispatch knows by `leader_seq`. */
@@ -207,12 +237,16 @@ struct queue_query {
     enum queue_query_kind kind;
     char text[JOB_ID_MAX + 1]; /* request_id or job_id */
     int state;                 /* LIST: enum request_state, -1 = any */
-    int outcome;               /* LIST: enum outcome, -1 = any */
+    int outcome;               /* LIST, RETRY_OUTCOME: enum outcome, -1 = any */
     int64_t after_seq;         /* LIST: only later ones */
-    size_t limit;              /* LIST oldest first; JOB_ID newest first */
+    size_t limit;              /* JOB_ID newest first, the others oldest first; >= 1 */
     struct queue_row *rows;
     size_t n_rows;
+    /* LIST: there may be more after next_seq. A query looks at a bounded number of rows, and can't
+     * tell queued from in flight or waiting: it may end with fewer rows than the limit, or none,
+     * and yet have more. */
     bool more;
+    int64_t next_seq;
     /* status 0 or -EIO. The query is freed after it. */
     void (*done)(struct queue_query *query, int status, void *userdata);
     void *userdata;

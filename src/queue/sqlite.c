@@ -14,6 +14,8 @@
 #define SCHEMA_VERSION 1
 #define APPLICATION_ID 0x50434e44 /* "PCND" */
 /* A database up to this size is checked whole at start; it takes some 100 ms. */
+/* Rows that one query for a list looks at. */
+#define LIST_STEP 20000
 #define QUICK_CHECK_MAX_BYTES (32LL << 20)
 
 /* No index on random text but the one that makes request_id unique: the daemon's own sort by time.
@@ -42,7 +44,8 @@ static const char schema[] =
     " n INTEGER,"
     " done_at INTEGER,"
     " outcome INTEGER,"
-    " coalesced_with TEXT);"
+    " coalesced_with TEXT,"
+    " retried INTEGER NOT NULL DEFAULT 0);"
     "CREATE INDEX request_wake ON request(wake_at) WHERE n IS NULL;"
     "CREATE INDEX request_chain ON request(chain) WHERE chain IS NOT NULL AND n IS NULL;"
     "CREATE INDEX request_waiting ON request(seq) WHERE due_at <> 0 AND n IS NULL;"
@@ -105,10 +108,17 @@ enum statement {
     ST_LAST,
     ST_COUNT,
     ST_COUNT_WAITING,
+    ST_FLUSH,
+    ST_MARK_RETRIED,
+    ST_RETRY_ONE,
+    ST_RETRY_JOB,
+    ST_RETRY_OUTCOME,
     ST_BY_JOB,
     ST_LIST,
+    ST_LIST_END,
+    ST_LIST_PENDING,
 };
-#define STATEMENT_COUNT (ST_LIST + 1)
+#define STATEMENT_COUNT (ST_LIST_PENDING + 1)
 
 static const char *const statement_sql[STATEMENT_COUNT] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
@@ -130,8 +140,11 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
     [ST_PROMOTE] = "UPDATE request SET leads = 1, total = ?2, due_at = ?3, wake_at = ?4, "
                    "http_status = ?5, endpoint = ?6, job_status = ?7, message = ?8, "
                    "error_code = ?9, error_message = ?10 WHERE seq = ?1 AND n IS NULL",
-    [ST_PRUNE] = "DELETE FROM request WHERE seq IN (SELECT seq FROM request "
-                 "WHERE n IS NOT NULL AND n <= ?2 AND done_at < ?1 ORDER BY n LIMIT ?3)",
+    /* Only the oldest are looked at: they end in the order of n, but for a clock that is stepped
+     * back between two starts. */
+    [ST_PRUNE] = "DELETE FROM request WHERE seq IN (SELECT seq FROM (SELECT seq, done_at FROM "
+                 "request INDEXED BY request_n WHERE n IS NOT NULL AND n <= ?2 ORDER BY n "
+                 "LIMIT ?3) WHERE done_at < ?1)",
     [ST_SET_META] = "INSERT INTO meta (key, value) VALUES (?1, ?2) "
                     "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     [ST_GET_META] = "SELECT value FROM meta WHERE key = ?1",
@@ -161,10 +174,37 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
     [ST_COUNT] = "SELECT count(*) FROM request INDEXED BY request_wake WHERE n IS NULL",
     [ST_COUNT_WAITING] = "SELECT count(*) FROM request INDEXED BY request_waiting "
                          "WHERE due_at <> 0 AND n IS NULL",
+    [ST_FLUSH] = "UPDATE request SET due_at = ?1, wake_at = min(?1, deadline_at) "
+                 "WHERE seq IN (SELECT seq FROM request INDEXED BY request_waiting "
+                 "WHERE due_at <> 0 AND n IS NULL AND due_at > ?1)",
+    [ST_MARK_RETRIED] =
+        "UPDATE request SET retried = 1 WHERE seq = ?1 AND retried = 0 AND n IS NOT NULL",
+    /* The newest finished request of a job stands for it; SQLite takes the other columns of a
+     * max() from the row that has it. */
+    [ST_RETRY_ONE] = "SELECT " COLUMNS " FROM request WHERE request_id = ?1 AND n IS NOT NULL "
+                     "AND retried = 0 AND outcome NOT IN (?2, ?3, ?4) AND NOT EXISTS (SELECT 1 "
+                     "FROM request newer WHERE newer.job_id = request.job_id AND newer.n "
+                     "IS NOT NULL AND newer.seq > request.seq)",
+    [ST_RETRY_JOB] = "SELECT * FROM (SELECT " COLUMNS " FROM request "
+                     "WHERE seq = (SELECT max(seq) FROM request WHERE job_id = ?1 "
+                     "AND n IS NOT NULL) AND retried = 0) WHERE outcome NOT IN (?2, ?3, ?4)",
+    [ST_RETRY_OUTCOME] = "SELECT " COLUMNS " FROM request WHERE seq IN (SELECT max(seq) "
+                         "FROM request WHERE n IS NOT NULL AND job_id IN (SELECT job_id FROM "
+                         "request WHERE outcome = ?1 AND retried = 0) GROUP BY job_id) "
+                         "AND outcome = ?1 AND retried = 0 AND outcome NOT IN (?2, ?3, ?4) "
+                         "ORDER BY seq LIMIT ?5",
     [ST_BY_JOB] = "SELECT " COLUMNS " FROM request WHERE job_id = ?1 ORDER BY seq DESC LIMIT ?2",
-    [ST_LIST] = "SELECT " COLUMNS " FROM request WHERE seq > ?1 "
-                "AND (?2 = 0 OR (?2 = 1 AND n IS NULL) OR (?2 = 2 AND n IS NOT NULL)) "
+    /* Looks at no more than LIST_STEP rows, so that a rare outcome among millions keeps nobody
+     * else waiting; the caller goes on from where it ended. */
+    [ST_LIST] = "SELECT " COLUMNS " FROM (SELECT * FROM request WHERE seq > ?1 ORDER BY seq "
+                "LIMIT ?5) WHERE (?2 = 0 OR (?2 = 1 AND n IS NULL) OR (?2 = 2 AND n IS NOT NULL)) "
                 "AND (?3 < 0 OR outcome = ?3) ORDER BY seq LIMIT ?4",
+    [ST_LIST_END] = "SELECT max(seq), count(*) FROM (SELECT seq FROM request WHERE seq > ?1 "
+                    "ORDER BY seq LIMIT ?2)",
+    /* Pending ones are few among millions of finished ones, and all in one index. */
+    [ST_LIST_PENDING] = "SELECT " COLUMNS " FROM request WHERE seq IN (SELECT seq FROM request "
+                        "INDEXED BY request_wake WHERE n IS NULL AND seq > ?1 ORDER BY seq "
+                        "LIMIT ?2) ORDER BY seq",
 };
 
 struct store {
@@ -647,6 +687,32 @@ int store_set_meta(struct store *st, const char *key, int64_t value)
     return run(stmt);
 }
 
+int store_flush(struct store *st, int64_t due_at_ms, int64_t *ret_n)
+{
+    int r = 0;
+    sqlite3_stmt *stmt = statement(st, ST_FLUSH, &r);
+    if (stmt == NULL)
+        return r;
+    (void) sqlite3_bind_int64(stmt, 1, due_at_ms);
+    r = run(stmt);
+    if (r == 0)
+        *ret_n = sqlite3_changes(st->db);
+    return r;
+}
+
+int store_mark_retried(struct store *st, int64_t seq)
+{
+    int r = 0;
+    sqlite3_stmt *stmt = statement(st, ST_MARK_RETRIED, &r);
+    if (stmt == NULL)
+        return r;
+    (void) sqlite3_bind_int64(stmt, 1, seq);
+    r = run(stmt);
+    if (r == 0 && sqlite3_changes(st->db) == 0)
+        r = -EEXIST;
+    return r;
+}
+
 /* --- Reading --- */
 
 /* The first column of the only row; -ENOENT when there is no row or it is NULL. */
@@ -849,41 +915,104 @@ int store_walk_pending(struct store *st, struct store_position *position, size_t
     return r;
 }
 
+static void bind_not_retryable(sqlite3_stmt *stmt)
+{
+    (void) sqlite3_bind_int(stmt, 2, OUTCOME_CANCELLED);
+    (void) sqlite3_bind_int(stmt, 3, OUTCOME_TOO_LATE);
+    (void) sqlite3_bind_int(stmt, 4, OUTCOME_INVALID);
+}
+
+/* A query by one text: request_id or job_id. */
+static sqlite3_stmt *bind_by_text(struct store *st, enum statement which, const char *text,
+                                  int *ret_error)
+{
+    sqlite3_stmt *stmt = statement(st, which, ret_error);
+    if (stmt != NULL)
+        bind_text(stmt, 1, text);
+    return stmt;
+}
+
+static sqlite3_stmt *bind_list(struct store *st, const struct queue_query *query, size_t limit,
+                               int *ret_error)
+{
+    bool pending = query->state >= 0 && query->state != REQUEST_DONE;
+    sqlite3_stmt *stmt = statement(st, pending ? ST_LIST_PENDING : ST_LIST, ret_error);
+    if (stmt == NULL)
+        return NULL;
+    (void) sqlite3_bind_int64(stmt, 1, query->after_seq);
+    if (pending) {
+        (void) sqlite3_bind_int64(stmt, 2, (int64_t) limit);
+        return stmt;
+    }
+    (void) sqlite3_bind_int(stmt, 2, query->state == REQUEST_DONE ? 2 : 0);
+    (void) sqlite3_bind_int(stmt, 3, query->outcome);
+    (void) sqlite3_bind_int64(stmt, 4, (int64_t) limit);
+    (void) sqlite3_bind_int64(stmt, 5, LIST_STEP);
+    return stmt;
+}
+
 static sqlite3_stmt *bind_query(struct store *st, const struct queue_query *query, size_t limit,
                                 int *ret_error)
 {
     sqlite3_stmt *stmt = NULL;
     switch (query->kind) {
     case QUERY_REQUEST_ID:
-        stmt = statement(st, ST_FIND, ret_error);
-        if (stmt != NULL)
-            bind_text(stmt, 1, query->text);
-        break;
+        return bind_by_text(st, ST_FIND, query->text, ret_error);
     case QUERY_JOB_ID:
-        stmt = statement(st, ST_BY_JOB, ret_error);
-        if (stmt != NULL) {
-            bind_text(stmt, 1, query->text);
+        stmt = bind_by_text(st, ST_BY_JOB, query->text, ret_error);
+        if (stmt != NULL)
             (void) sqlite3_bind_int64(stmt, 2, (int64_t) limit);
-        }
-        break;
+        return stmt;
     case QUERY_LIST:
-        stmt = statement(st, ST_LIST, ret_error);
+        return bind_list(st, query, limit, ret_error);
+    case QUERY_RETRY_REQUEST_ID:
+        stmt = bind_by_text(st, ST_RETRY_ONE, query->text, ret_error);
+        break;
+    case QUERY_RETRY_JOB_ID:
+        stmt = bind_by_text(st, ST_RETRY_JOB, query->text, ret_error);
+        break;
+    case QUERY_RETRY_OUTCOME:
+        stmt = statement(st, ST_RETRY_OUTCOME, ret_error);
         if (stmt != NULL) {
-            int done = query->state < 0 ? 0 : query->state == REQUEST_DONE ? 2 : 1;
-            (void) sqlite3_bind_int64(stmt, 1, query->after_seq);
-            (void) sqlite3_bind_int(stmt, 2, done);
-            (void) sqlite3_bind_int(stmt, 3, query->outcome);
-            (void) sqlite3_bind_int64(stmt, 4, (int64_t) limit);
+            (void) sqlite3_bind_int(stmt, 1, query->outcome);
+            (void) sqlite3_bind_int64(stmt, 5, (int64_t) limit);
         }
         break;
     }
+    if (stmt != NULL)
+        bind_not_retryable(stmt);
     return stmt;
+}
+
+/* How far a list has looked: to the last row it gives, or to the end of its step. */
+static int find_list_end(struct store *st, struct queue_query *query, size_t limit)
+{
+    if (query->n_rows == limit) {
+        query->next_seq = query->rows[limit - 1].request->seq;
+        query->more = true;
+        return 0;
+    }
+    if (query->state >= 0 && query->state != REQUEST_DONE)
+        return 0; /* these are all there are */
+    int r = 0;
+    sqlite3_stmt *stmt = statement(st, ST_LIST_END, &r);
+    if (stmt == NULL)
+        return r;
+    (void) sqlite3_bind_int64(stmt, 1, query->after_seq);
+    (void) sqlite3_bind_int64(stmt, 2, LIST_STEP);
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW) {
+        query->next_seq = sqlite3_column_int64(stmt, 0);
+        query->more = sqlite3_column_int64(stmt, 1) == LIST_STEP;
+    }
+    (void) sqlite3_reset(stmt);
+    return to_errno(rc);
 }
 
 int store_query(struct store *st, struct queue_query *query)
 {
     int r = 0;
-    size_t limit = query->kind == QUERY_REQUEST_ID ? 1 : query->limit;
+    size_t limit = query->limit;
     sqlite3_stmt *stmt = bind_query(st, query, limit, &r);
     if (stmt == NULL)
         return r;
@@ -901,5 +1030,7 @@ int store_query(struct store *st, struct queue_query *query)
     for (size_t i = 0; i < query->n_rows && r == 0; i++)
         r = complete(st, requests[i], true, &query->rows[i].leader_seq);
     free(requests);
+    if (r == 0 && query->kind == QUERY_LIST)
+        r = find_list_end(st, query, limit);
     return r;
 }

@@ -52,6 +52,12 @@ int store_promote(struct store *st, const struct request *req);
 int store_prune(struct store *st, int64_t before_ms, int64_t max_n, size_t limit,
                 size_t *ret_removed);
 
+/* Every waiting request with a later due time is due at `due_at_ms`. */
+int store_flush(struct store *st, int64_t due_at_ms, int64_t *ret_n);
+
+/* A finished request is queued anew. -EEXIST: it was already. */
+int store_mark_retried(struct store *st, int64_t seq);
+
 int store_set_meta(struct store *st, const char *key, int64_t value);
 
 /* --- Reading --- */

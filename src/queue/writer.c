@@ -61,6 +61,7 @@ static void tell_trouble(struct writer *w)
     free(w->trouble);
     w->trouble = text;
     op->text = text != NULL ? strdup(text) : NULL;
+    op->fatal = w->store_error == -EBADMSG;
     struct op_list list = TAILQ_HEAD_INITIALIZER(list);
     TAILQ_INSERT_TAIL(&list, op, link);
     post(w, &list);
@@ -93,6 +94,23 @@ static void log_failed(struct writer *w, int error)
                   strerror(-error));
     w->log_error = error;
     back_off(w);
+}
+
+static int recover_log(struct writer *w, struct buf *reterr);
+
+/* After an error what is in the file is not known for sure: it is repaired as at a start. */
+static int repair_log(struct writer *w)
+{
+    struct buf err;
+    buf_init(&err, 4096);
+    int64_t written_n = w->written_n;
+    int r = recover_log(w, &err);
+    if (r < 0) {
+        w->written_n = written_n;
+        log_debug("results: %s", err.len > 0 ? buf_cstr(&err) : strerror(-r));
+    }
+    buf_finish(&err);
+    return r;
 }
 
 static void log_recovered(struct writer *w)
@@ -242,8 +260,8 @@ static void write_lines(struct writer *w)
     if (w->log_error != 0 && clock_mono_ms() < w->retry_at_ms)
         return;
 
-    int r = 0;
-    if (!w->lines_broken && w->lines_first == w->written_n + 1) {
+    int r = w->log_error != 0 ? repair_log(w) : 0;
+    if (r == 0 && !w->lines_broken && w->lines_first == w->written_n + 1) {
         r = w->log.append(w->log.userdata, w->lines.data, w->lines.len, w->last_n);
         if (r == 0)
             w->written_n = w->last_n;
@@ -380,7 +398,8 @@ static void fail_or_hold(struct writer *w, struct op_list *work)
     struct op *op;
     while ((op = TAILQ_FIRST(work)) != NULL) {
         TAILQ_REMOVE(work, op, link);
-        bool fails = op->kind == OP_PUT || op->kind == OP_FETCH || op->kind == OP_FETCH_DUE;
+        bool fails = op->kind == OP_PUT || op->kind == OP_FETCH || op->kind == OP_FETCH_DUE ||
+                     op->kind == OP_SET_HELD || op->kind == OP_FLUSH;
         if (fails)
             op->status = -EIO;
         TAILQ_INSERT_TAIL(fails ? &failed : &w->held, op, link);
@@ -478,6 +497,19 @@ static bool finished(const struct writer *w)
     return TAILQ_EMPTY(&w->held) && TAILQ_EMPTY(&w->deferred) && !w->filling;
 }
 
+/* With the mutex held. One bulky put a commit, so that a single request that comes after many of
+ * them is acknowledged after one. */
+static void take_work(struct writer *w, struct op_list *work)
+{
+    TAILQ_CONCAT(work, &w->inbox, link);
+    struct op *op = TAILQ_FIRST(&w->bulk);
+    if (op != NULL) {
+        TAILQ_REMOVE(&w->bulk, op, link);
+        TAILQ_INSERT_TAIL(work, op, link);
+    }
+    w->urgent = !TAILQ_EMPTY(&w->bulk);
+}
+
 static void writer_main(void *arg)
 {
     struct writer *w = arg;
@@ -485,8 +517,7 @@ static void writer_main(void *arg)
         struct op_list work = TAILQ_HEAD_INITIALIZER(work);
         uv_mutex_lock(&w->mutex);
         (void) wait_for_work(w);
-        TAILQ_CONCAT(&work, &w->inbox, link);
-        w->urgent = false;
+        take_work(w, &work);
         bool stopping = w->stopping;
         uv_mutex_unlock(&w->mutex);
 
@@ -567,6 +598,7 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     w->max_pending = options->max_pending;
     w->history_ms = options->history_days * 86400000;
     TAILQ_INIT(&w->inbox);
+    TAILQ_INIT(&w->bulk);
     TAILQ_INIT(&w->outbox);
     TAILQ_INIT(&w->deferred);
     TAILQ_INIT(&w->held);
@@ -592,6 +624,9 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     w->pending = counts.pending;
     w->waiting_at_start = counts.waiting;
     w->floor_at_start = w->fresh_floor;
+    int64_t held = 0;
+    r = store_get_meta(w->store, "held", &held);
+    w->held_at_start = r == 0 && held != 0;
     r = recover_log(w, reterr);
     if (r < 0)
         return r;
@@ -628,6 +663,7 @@ void writer_finish(struct writer *w)
         uv_mutex_destroy(&w->mutex);
     }
     destroy_list(&w->inbox);
+    destroy_list(&w->bulk);
     destroy_list(&w->outbox);
     destroy_list(&w->deferred);
     destroy_list(&w->held);

@@ -23,6 +23,9 @@ enum op_kind {
     OP_FETCH,
     OP_FETCH_DUE,
     OP_REOPEN_LOG,
+    OP_SET_HELD,
+    OP_FLUSH,
+    OP_BARRIER,
     OP_STORAGE, /* writer to loop only */
     OP_STOPPED, /* writer to loop only */
 };
@@ -58,7 +61,14 @@ struct op {
     struct op_settled *settled;
     size_t n_settled;
 
+    bool held;         /* SET_HELD */
+    int64_t due_at_ms; /* FLUSH */
+    int64_t n;         /* FLUSH: how many */
+    queue_done_fn done;
+    void *done_userdata;
+
     char *text; /* STORAGE: NULL = all is well again */
+    bool fatal;
 };
 TAILQ_HEAD(op_list, op);
 
@@ -75,14 +85,16 @@ struct writer {
     bool started;
     int64_t waiting_at_start;
     int64_t floor_at_start;
+    bool held_at_start;
     uv_async_t async; /* wakes the loop for the outbox */
 
     /* Shared with the loop, under the mutex. */
     uv_mutex_t mutex;
     uv_cond_t cond;
     struct op_list inbox;
-    bool urgent;        /* something in the inbox doesn't wait for company */
-    int64_t lazy_at_ms; /* monotonic; when the first thing came into the empty inbox */
+    struct op_list bulk; /* puts of many requests: one of them a commit */
+    bool urgent;         /* something in the inbox doesn't wait for company */
+    int64_t lazy_at_ms;  /* monotonic; when the first thing came into the empty inbox */
     bool stopping;
     bool watch_all;
     int64_t max_pending;

@@ -115,9 +115,10 @@ static void on_fetched_due(void *userdata, int status, struct request **requests
     on_fetched(f, status, requests, n);
 }
 
-static void on_storage(void *userdata, const char *trouble)
+static void on_storage(void *userdata, const char *trouble, bool fatal)
 {
     (void) userdata;
+    (void) fatal;
     (void) trouble;
 }
 
