@@ -58,6 +58,23 @@ int fs_make_parents(const char *path, mode_t mode)
     return r;
 }
 
+int fs_write_again(int fd, int64_t from, int64_t end)
+{
+    char data[65536];
+    while (from < end) {
+        size_t want = end - from < (int64_t) sizeof(data) ? (size_t) (end - from) : sizeof(data);
+        ssize_t n = pread(fd, data, want, from);
+        if (n > 0)
+            n = pwrite(fd, data, (size_t) n, from);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        from += n;
+    }
+    return 0;
+}
+
 int fs_sync_parent(const char *path)
 {
     const char *slash = strrchr(path, '/');

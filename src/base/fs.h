@@ -3,6 +3,7 @@
 #define PULSE_BASE_FS_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Writes all of it, through short writes and EINTR. On an error, *ret_written (may be NULL) says
@@ -11,6 +12,11 @@ int fs_write_all(int fd, const void *data, size_t len, size_t *ret_written);
 
 /* Makes the directories above `path`, like mkdir -p `dirname path`. */
 int fs_make_parents(const char *path, mode_t mode);
+
+/* The bytes from..end of a file once more, in their place: a sync that fails leaves its pages marked
+ * as clean, and the next one would succeed without having written them. Not with O_APPEND, which
+ * would put them at the end. */
+int fs_write_again(int fd, int64_t from, int64_t end);
 
 /* fsync of the directory that holds `path`. */
 int fs_sync_parent(const char *path);

@@ -80,6 +80,7 @@ static void gather(const struct daemon *d, struct stats *s)
         .endpoint = endpoint_of(d->config),
         .in_flight_limit = d->config->dispatch.max_in_flight,
         .storage = queue_storage_trouble(d->queue),
+        .spool_trouble = spool_trouble(d->spool),
         .held = d->held,
         .dispatch = dispatch_get_stats(d->dispatch),
     };
@@ -181,6 +182,11 @@ static void on_storage(void *userdata, const char *trouble, bool fatal)
     if (trouble == NULL && !d->stopping)
         spool_resume(d->spool);
     tell_status(d);
+}
+
+static void on_spool_trouble(void *userdata)
+{
+    tell_status(userdata);
 }
 
 static int leader_state(void *userdata, int64_t seq)
@@ -532,6 +538,8 @@ static int create_intake(struct daemon *d, struct buf *err)
         .settle_ms = c->spool.settle_ms,
         .rescan_interval_s = c->spool.rescan_interval_s,
         .deadline_s = c->retry.deadline_s,
+        .trouble_changed = on_spool_trouble,
+        .userdata = d,
     };
     r = spool_create(&d->spool, &d->loop, d->queue, &spool_options);
     return r < 0 ? complain("spool", r, err) : 0;

@@ -2,6 +2,7 @@
 #include "daemon/stats.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -31,6 +32,13 @@ static int append_replies(struct buf *b, const struct dispatch_stats *d)
     return r == 0 ? buf_printf(b, "\"transport\":%" PRIu64 "}", d->transport_failures) : r;
 }
 
+static int append_storage(struct buf *b, const struct stats *s)
+{
+    if (s->storage != NULL || s->spool_trouble == 0)
+        return json_append_cstr(b, s->storage != NULL ? s->storage : "ok");
+    return buf_printf(b, "\"spool: %s\"", strerror(-s->spool_trouble));
+}
+
 int stats_append(struct buf *b, const struct stats *s)
 {
     const struct dispatch_stats *d = s->dispatch;
@@ -55,7 +63,7 @@ int stats_append(struct buf *b, const struct stats *s)
                        s->spool.files, s->spool.rejected, s->control.clients,
                        endpoint_name(s->endpoint), s->held ? "\"operator\"" : "null");
     if (r == 0)
-        r = json_append_cstr(b, s->storage != NULL ? s->storage : "ok");
+        r = append_storage(b, s);
     if (r == 0)
         r = buf_printf(b, ",\"nats\":null,\"rate_per_s\":null,\"in_flight_limit\":%" PRId64 "}",
                        s->in_flight_limit);
@@ -68,6 +76,9 @@ int stats_append_status(struct buf *b, const struct stats *s)
     int r = 0;
     if (s->storage != NULL)
         r = buf_printf(b, "Storage in trouble (%s), nothing new is accepted; ", s->storage);
+    else if (s->spool_trouble != 0)
+        r = buf_printf(b, "Storage in trouble (spool: %s), files wait; ",
+                       strerror(-s->spool_trouble));
     if (r == 0 && s->held)
         r = buf_append_str(b, "Held by the operator (release resumes sending); ");
     if (r == 0 && s->pending == 0)

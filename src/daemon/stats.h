@@ -18,6 +18,7 @@ struct stats {
     enum endpoint endpoint;
     int64_t in_flight_limit;
     const char *storage; /* NULL = ok */
+    int spool_trouble;   /* -errno, 0 = ok */
     bool held;           /* by the operator */
     struct spool_stats spool;
     struct control_stats control;

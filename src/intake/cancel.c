@@ -217,28 +217,6 @@ static void wait_for_all(struct cancel *cancel, const struct queue_put *put)
 
 /* --- The put --- */
 
-static void refuse(struct call *call, int r)
-{
-    switch (-r) {
-    case EXFULL:
-        call_error(call, RPC_QUEUE_FULL,
-                   "as many requests are pending as queue.max_pending allows");
-        break;
-    case EEXIST:
-        call_error(call, RPC_PARAMS, "request_id belongs to another job");
-        break;
-    case ESHUTDOWN:
-        call_error(call, RPC_SHUTTING_DOWN, NULL);
-        break;
-    case EIO:
-        call_error(call, RPC_STORAGE_UNAVAILABLE, queue_storage_trouble(call->control->queue));
-        break;
-    default:
-        call_error(call, RPC_INTERNAL, strerror(-r));
-        break;
-    }
-}
-
 static void on_put(struct queue_put *put, int status, void *userdata)
 {
     struct cancel *cancel = userdata;
@@ -248,7 +226,7 @@ static void on_put(struct queue_put *put, int status, void *userdata)
     call_set_load(call, (struct call_load){ .weight = call->load.weight });
     if (status < 0) {
         cancel_free(cancel);
-        refuse(call, status);
+        methods_refuse(call, status);
         return;
     }
     for (size_t i = 0; i < put->n_requests; i++) {
@@ -278,7 +256,7 @@ static void put_requests(struct call *call, struct queue_put *put, bool array, b
     struct cancel *cancel = cancel_create(call, put->n_requests, array, wait);
     if (cancel == NULL) {
         queue_put_destroy(put);
-        refuse(call, -ENOMEM);
+        methods_refuse(call, -ENOMEM);
         return;
     }
     put->atomic = true;
@@ -295,7 +273,7 @@ static void put_requests(struct call *call, struct queue_put *put, bool array, b
     if (r < 0) {
         queue_put_destroy(put);
         cancel_free(cancel);
-        refuse(call, r);
+        methods_refuse(call, r);
     }
 }
 
@@ -321,7 +299,7 @@ static void cancel_one(struct call *call, const struct line *line, bool wait)
                                         line->deadline_s, clock_steady_ms());
     if (put == NULL || put->requests[0] == NULL) {
         queue_put_destroy(put);
-        refuse(call, -ENOMEM);
+        methods_refuse(call, -ENOMEM);
         return;
     }
     put_requests(call, put, false, wait);
@@ -414,7 +392,7 @@ static void cancel_many(struct call *call, const struct many *many)
         }
     }
     if (put == NULL)
-        refuse(call, -ENOMEM);
+        methods_refuse(call, -ENOMEM);
     else
         put_requests(call, put, true, many->wait);
 }

@@ -176,6 +176,8 @@ static void put_done(struct queue_put *put, int status, void *userdata)
     struct claim_shared *shared = c->shared;
     bool refused = status < 0;
     shared->open_requests -= put->n_requests;
+    if (put->sync_error < 0)
+        (void) claim_stuck(c, "its name can't be synced", put->sync_error);
     if (!refused) {
         c->synced = true;
         refused = c->phase == CLAIM_DISOWNED ? disowned_back(c, put) : lines_back(c, put);

@@ -13,6 +13,8 @@
 
 #include "base/log.h"
 #include "intake/message.h"
+#include "intake/permission.h"
+#include "intake/subscribe.h"
 
 /* A client gets this many lines in before others get their turn. */
 #define LINES_PER_TURN 64
@@ -35,6 +37,7 @@
 static void deafen(struct client *client)
 {
     client->deaf = true;
+    subscribe_end(client);
     struct call *next;
     for (struct call *call = LIST_FIRST(&client->calls); call != NULL; call = next) {
         next = LIST_NEXT(call, link);
@@ -52,6 +55,7 @@ static void on_written(uv_write_t *req, int status)
     free(client->writing);
     client->writing = NULL;
     client->writing_len = 0;
+    client->notes_writing = 0;
     if (client->closing)
         return;
     if (status < 0)
@@ -68,6 +72,8 @@ static void flush(struct client *client)
         return;
 
     client->writing = buf_steal(&client->out, &client->writing_len);
+    client->notes_writing = client->notes_out;
+    client->notes_out = 0;
     uv_buf_t data = { .base = client->writing, .len = client->writing_len };
     int r = uv_write(&client->write, (uv_stream_t *) &client->pipe, &data, 1, on_written);
     if (r < 0) {
@@ -76,6 +82,21 @@ static void flush(struct client *client)
         client->writing_len = 0;
         deafen(client);
     }
+}
+
+void client_push(struct client *client)
+{
+    if (client->closing || client->deaf || client->writing == NULL || client->out.len == 0)
+        return;
+    uv_buf_t data = { .base = client->out.data, .len = client->out.len };
+    /* UV_EAGAIN while something of the write before is left. */
+    int n = uv_try_write((uv_stream_t *) &client->pipe, &data, 1);
+    if (n <= 0)
+        return;
+    client->notes_writing = 0;
+    buf_consume(&client->out, (size_t) n);
+    if (client->notes_out > client->out.len)
+        client->notes_out = client->out.len;
 }
 
 static size_t unsent(const struct client *client)
@@ -179,6 +200,7 @@ static void compact(struct client *client)
 static void refuse_long_line(struct client *client, bool ended)
 {
     client->doomed = true;
+    subscribe_end(client);
     client->input_done |= ended;
     message_refuse(client, client->in.data + client->in_start, 64, RPC_INVALID_REQUEST,
                    "a line is longer than 1 MiB; closing");
@@ -313,7 +335,8 @@ static void watch_hangup(struct client *client)
 
 static void end_when_done(struct client *client)
 {
-    if (client->n_answers == 0 && unsent(client) == 0) {
+    if (client->n_answers == 0 && unsent(client) == 0 &&
+        client->subscription == SUBSCRIPTION_NONE) {
         if (client->input_done) {
             client_close(client);
             return;
@@ -324,7 +347,7 @@ static void end_when_done(struct client *client)
             (void) shutdown(fd, SHUT_WR);
         client->said_bye = true;
     }
-    if (client->input_done && client->n_waits > 0)
+    if (client->input_done && (client->n_waits > 0 || client->subscription != SUBSCRIPTION_NONE))
         watch_hangup(client);
 }
 
@@ -332,6 +355,7 @@ void client_update(struct client *client)
 {
     if (client->running || client->closing)
         return;
+    subscribe_drained(client);
     flush(client);
     account(client);
     if (client->closing)
@@ -353,6 +377,7 @@ void client_update(struct client *client)
 void client_end_input(struct client *client)
 {
     client->input_done = true;
+    subscribe_end(client);
     client->in_start = client->in.len;
     client->in_scanned = client->in.len;
     client->batch_next = NULL;
@@ -361,6 +386,13 @@ void client_end_input(struct client *client)
     if (batch != NULL)
         batch_complete(client, batch);
     client_update(client);
+}
+
+bool client_is_admin(const struct client *client)
+{
+    uv_os_fd_t fd = -1;
+    (void) uv_fileno((const uv_handle_t *) &client->pipe, &fd);
+    return permission_is_admin(&client->peer, fd, client->control->admin_gid);
 }
 
 static void on_closed(uv_handle_t *handle)

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 
@@ -20,6 +21,12 @@
 #define CLIENT_LINE_MAX ((size_t) 1024 * 1024)
 
 struct hangup;
+
+enum subscription {
+    SUBSCRIPTION_NONE,
+    SUBSCRIPTION_BEGINS, /* what is being committed is still without its line */
+    SUBSCRIPTION_ON,
+};
 
 struct client {
     struct control *control;
@@ -62,6 +69,14 @@ struct client {
     char *writing; /* NULL = no write is under way */
     size_t writing_len;
     bool deaf; /* can't be written to; what it sent is still run */
+
+    /* Notifications: their bytes in `out` and in the write, and how many did not fit. */
+    enum subscription subscription;
+    TAILQ_ENTRY(client) subscriber_link;
+    size_t notes_out;
+    size_t notes_writing;
+    uint64_t missed;
+
     bool closing;
 };
 
@@ -76,6 +91,12 @@ void client_update(struct client *client);
 
 /* Nothing more is read or run; open calls are still answered. */
 void client_end_input(struct client *client);
+
+/* By socket.admin_group and its like, see permission.h. */
+bool client_is_admin(const struct client *client);
+
+/* Writes of `out` what goes at once, though a write that is through has not been reported yet. */
+void client_push(struct client *client);
 
 /* Closes at once. The client is freed later, so pointers to it stay good until the stack unwinds.
  * What it has put into the queue goes on. */

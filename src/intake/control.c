@@ -10,13 +10,17 @@
 
 #include "base/log.h"
 #include "intake/client.h"
+#include "intake/permission.h"
 #include "intake/rpc.h"
+#include "intake/subscribe.h"
 
 #define ACCEPTS_PER_TURN 64
 /* When no descriptor is left, and no client goes meanwhile. */
 #define ACCEPT_PAUSE_MS 1000
 /* At the end, for answers that are still on their way. */
 #define STOP_GRACE_MS 1000
+/* A result line, and what makes a notification of it. */
+#define NOTE_MAX ((size_t) 1024 * 1024)
 
 /* --- Accepting --- */
 
@@ -263,10 +267,16 @@ int control_create(struct control **ret, uv_loop_t *loop, struct queue *queue,
     c->listener.fd = -1;
     TAILQ_INIT(&c->clients);
     TAILQ_INIT(&c->turns);
+    TAILQ_INIT(&c->subscribers);
+    buf_init(&c->note, NOTE_MAX);
+    c->admin_gid = PERMISSION_NO_GROUP;
 
     int r = options->listen_fd >= 0
                 ? listener_adopt(&c->listener, options->listen_fd, reterr)
                 : listener_open(&c->listener, options->path, options->mode, options->group, reterr);
+    if (r == 0 && options->admin_group[0] != '\0')
+        r = permission_find_group("socket.admin_group", options->admin_group, &c->admin_gid,
+                                  reterr);
     if (r == 0)
         r = waits_init(&c->waits);
     /* The last that may fail: from here on handles are open. */
@@ -297,6 +307,7 @@ void control_settled(struct control *c, const struct queue_settled *settled)
 {
     if (settled->line != NULL)
         waits_settle(&c->waits, settled->request_id, settled->line, settled->line_len);
+    subscribe_settled(c, settled);
 }
 
 void control_shut(struct control *c)
@@ -328,6 +339,7 @@ void control_destroy(struct control *c)
     if (c == NULL)
         return;
     waits_finish(&c->waits);
+    buf_finish(&c->note);
     free(c);
 }
 

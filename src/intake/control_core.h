@@ -1,9 +1,9 @@
 /* What the files of the socket share: the state of control.c, and what it does for clients and
- * calls. Private to control.c, client.c, call.c, message.c, methods.c and cancel.c.
+ * calls. Private to control.c, client.c, call.c, message.c, methods.c and the methods' files.
  *
  *   client.c   bytes to lines, answers to bytes; pauses, ends and drops a client
  *   message.c  a line to calls: bare, JSON-RPC, batch
- *   methods.c  a call to work; cancel.c is one method, with its waits
+ *   methods.c  a call to work; cancel.c, listing.c, retry.c, subscribe.c and admin.c are methods
  *   call.c     results to answers, each in its place */
 #ifndef PULSE_INTAKE_CONTROL_CORE_H
 #define PULSE_INTAKE_CONTROL_CORE_H
@@ -12,9 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 
 #include <uv.h>
 
+#include "base/buf.h"
 #include "intake/control.h"
 #include "intake/listener.h"
 #include "intake/waits.h"
@@ -34,6 +36,7 @@ struct control {
     struct control_host host;
     size_t max_clients;
     int64_t deadline_s;
+    gid_t admin_gid;
 
     struct listener listener;
     uv_poll_t accepting;
@@ -56,6 +59,10 @@ struct control {
     size_t n_calls;    /* open ones, of vanished clients too */
     size_t n_requests; /* in puts that are under way */
     struct waits waits;
+
+    struct client_list subscribers;
+    size_t n_subscribers;
+    struct buf note; /* one notification */
 
     uint64_t accepted;
     uint64_t coalesced;

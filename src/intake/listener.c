@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -11,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define GROUP_BUF_MAX (1024 * 1024)
+#include "intake/permission.h"
 
 static int fill_address(const char *path, struct sockaddr_un *ret, struct buf *reterr)
 {
@@ -30,29 +29,6 @@ static int fill_address(const char *path, struct sockaddr_un *ret, struct buf *r
 static int fail(struct buf *reterr, const char *path, const char *what, int r)
 {
     (void) buf_printf(reterr, "%s: %s: %s", path, what, strerror(-r));
-    return r;
-}
-
-static int find_group(const char *name, gid_t *ret, struct buf *reterr)
-{
-    int r = -ERANGE;
-    for (size_t size = 1024; r == -ERANGE && size <= GROUP_BUF_MAX; size *= 4) {
-        char *data = malloc(size);
-        if (data == NULL)
-            return -ENOMEM;
-        struct group group;
-        struct group *found = NULL;
-        r = -getgrnam_r(name, &group, data, size, &found);
-        if (r == 0 && found != NULL)
-            *ret = group.gr_gid;
-        free(data);
-        if (r == 0 && found == NULL) {
-            (void) buf_printf(reterr, "socket.group: there is no group '%s'", name);
-            return -EINVAL;
-        }
-    }
-    if (r < 0)
-        (void) buf_printf(reterr, "socket.group: group '%s': %s", name, strerror(-r));
     return r;
 }
 
@@ -132,7 +108,7 @@ int listener_open(struct listener *ret, const char *path, mode_t mode, const cha
 
     int r = fill_address(path, &address, reterr);
     if (r == 0 && group[0] != '\0')
-        r = find_group(group, &gid, reterr);
+        r = permission_find_group("socket.group", group, &gid, reterr);
     if (r == 0)
         r = clear_path(&address, reterr);
     if (r == 0)

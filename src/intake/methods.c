@@ -8,12 +8,17 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/log.h"
+#include "intake/admin.h"
 #include "intake/cancel.h"
+#include "intake/client.h"
+#include "intake/listing.h"
+#include "intake/retry.h"
+#include "intake/subscribe.h"
+#include "intake/target.h"
 
 #define RESULT_MAX ((size_t) 128 * 1024 * 1024)
 #define STATUS_ROWS_MAX 1000
-/* A status may read a thousand rows on a thread of the pool: a client gets few at a time. */
-#define STATUS_WEIGHT 32
 
 enum request_state methods_state(const struct control *c, const struct request *req,
                                  int64_t leader_seq)
@@ -21,7 +26,10 @@ enum request_state methods_state(const struct control *c, const struct request *
     if (req->state == REQUEST_DONE || leader_seq == 0)
         return req->state;
     int state = c->host.leader_state(c->host.userdata, leader_seq);
-    return state < 0 ? req->state : (enum request_state) state;
+    /* The row may have been read before it was told to wait: then it has no due time to show. */
+    if (state < 0 || state == REQUEST_WAITING)
+        return req->state;
+    return (enum request_state) state;
 }
 
 /* Ends the call with the text, or with an error if making it failed. */
@@ -34,7 +42,7 @@ static void finish(struct call *call, struct buf *result, int r)
     buf_finish(result);
 }
 
-static bool refuse_params(struct call *call, struct json_object *params)
+bool methods_refuse_params(struct call *call, struct json_object *params)
 {
     if (params == NULL || json_object_object_length(params) == 0)
         return false;
@@ -42,11 +50,41 @@ static bool refuse_params(struct call *call, struct json_object *params)
     return true;
 }
 
+bool methods_refuse_in_trouble(struct call *call)
+{
+    if (queue_storage_trouble(call->control->queue) == NULL)
+        return false;
+    methods_refuse(call, -EIO);
+    return true;
+}
+
+void methods_refuse(struct call *call, int r)
+{
+    switch (-r) {
+    case EXFULL:
+        call_error(call, RPC_QUEUE_FULL,
+                   "as many requests are pending as queue.max_pending allows");
+        break;
+    case EEXIST:
+        call_error(call, RPC_PARAMS, "request_id belongs to another job");
+        break;
+    case ESHUTDOWN:
+        call_error(call, RPC_SHUTTING_DOWN, NULL);
+        break;
+    case EIO:
+        call_error(call, RPC_STORAGE_UNAVAILABLE, queue_storage_trouble(call->control->queue));
+        break;
+    default:
+        call_error(call, RPC_INTERNAL, strerror(-r));
+        break;
+    }
+}
+
 /* --- ping --- */
 
 static void run_ping(struct call *call, struct json_object *params)
 {
-    if (refuse_params(call, params))
+    if (methods_refuse_params(call, params))
         return;
     struct buf result;
     buf_init(&result, RESULT_MAX);
@@ -62,7 +100,7 @@ static void run_ping(struct call *call, struct json_object *params)
 
 static void run_stats(struct call *call, struct json_object *params)
 {
-    if (refuse_params(call, params))
+    if (methods_refuse_params(call, params))
         return;
     const struct control_host *host = &call->control->host;
     struct buf result;
@@ -102,50 +140,25 @@ static void on_status_read(struct queue_query *query, int status, void *userdata
     finish(call, &result, append_rows(&result, call->control, query));
 }
 
-/* What is wrong with the params, or NULL. */
-static const char *read_status_params(struct json_object *params, const char **ret_text,
-                                      bool *ret_by_job)
-{
-    struct json_object *job_id = NULL;
-    struct json_object *request_id = NULL;
-    bool by_job = json_object_object_get_ex(params, "job_id", &job_id);
-    bool by_request = json_object_object_get_ex(params, "request_id", &request_id);
-    if (by_job == by_request || json_object_object_length(params) != 1)
-        return "status takes either job_id or request_id, and nothing else";
-
-    struct json_object *value = by_job ? job_id : request_id;
-    if (!json_object_is_type(value, json_type_string))
-        return by_job ? "job_id is not a string" : "request_id is not a string";
-    const char *text = json_object_get_string(value);
-    size_t len = (size_t) json_object_get_string_len(value);
-    if (by_job && !job_id_valid(text, len))
-        return "job_id is not a job ID (1 to 255 bytes of A-Z a-z 0-9 . _ ~ : -)";
-    if (!by_job && !request_id_valid(text, len))
-        return "request_id is not 1 to 128 bytes of A-Z a-z 0-9 . _ : -";
-    *ret_text = text;
-    *ret_by_job = by_job;
-    return NULL;
-}
-
 static void run_status(struct call *call, struct json_object *params)
 {
-    const char *text;
-    bool by_job;
-    const char *wrong = read_status_params(params, &text, &by_job);
+    struct target target;
+    const char *wrong = target_read(params, false, &target);
     if (wrong != NULL) {
         call_error(call, RPC_PARAMS, wrong);
         return;
     }
-    struct queue_query *query = queue_query_create(by_job ? QUERY_JOB_ID : QUERY_REQUEST_ID);
+    struct queue_query *query =
+        queue_query_create(target.kind == TARGET_JOB_ID ? QUERY_JOB_ID : QUERY_REQUEST_ID);
     if (query == NULL) {
         call_error(call, RPC_INTERNAL, strerror(ENOMEM));
         return;
     }
-    (void) snprintf(query->text, sizeof(query->text), "%s", text);
+    (void) snprintf(query->text, sizeof(query->text), "%s", target.text);
     query->limit = STATUS_ROWS_MAX;
     query->done = on_status_read;
     query->userdata = call;
-    call_set_load(call, (struct call_load){ .weight = STATUS_WEIGHT });
+    call_set_load(call, (struct call_load){ .weight = METHODS_READ_WEIGHT });
     queue_read(call->control->queue, query);
 }
 
@@ -153,13 +166,22 @@ static void run_status(struct call *call, struct json_object *params)
 
 static const struct method {
     const char *name;
-    bool when_shut; /* answers while the daemon shuts down */
+    bool when_shut;   /* answers while the daemon shuts down */
+    bool needs_admin; /* see permission.h */
     void (*run)(struct call *call, struct json_object *params);
 } methods[] = {
     { .name = "cancel", .run = cancel_run },
     { .name = "status", .run = run_status, .when_shut = true },
     { .name = "stats", .run = run_stats, .when_shut = true },
     { .name = "ping", .run = run_ping, .when_shut = true },
+    { .name = "list", .run = listing_run, .when_shut = true },
+    { .name = "subscribe", .run = subscribe_run },
+    { .name = "hold", .run = admin_run_hold, .needs_admin = true },
+    { .name = "release", .run = admin_run_release, .needs_admin = true },
+    { .name = "flush", .run = admin_run_flush, .needs_admin = true },
+    { .name = "retry", .run = retry_run, .needs_admin = true },
+    { .name = "withdraw", .run = admin_run_withdraw, .needs_admin = true },
+    { .name = "reload", .run = admin_run_reload, .needs_admin = true },
 };
 
 static const struct method *find_method(const char *name)
@@ -170,11 +192,25 @@ static const struct method *find_method(const char *name)
     return NULL;
 }
 
+/* Who steers the daemon is in its log. */
+static bool may_administer(const struct call *call, const char *name)
+{
+    bool may = client_is_admin(call->client);
+    if (may)
+        log_info("control: %s, by %s", name, call->client->origin);
+    else
+        log_debug("control: %s refused, to %s", name, call->client->origin);
+    return may;
+}
+
 void methods_run(struct call *call, const char *name, struct json_object *params)
 {
     const struct method *method = find_method(name);
     if (method == NULL)
         call_error(call, RPC_METHOD, NULL);
+    else if (method->needs_admin && !may_administer(call, name))
+        call_error(call, RPC_PERMISSION_DENIED,
+                   "only root, the daemon's user and socket.admin_group may do this");
     else if (call->control->shut && !method->when_shut)
         call_error(call, RPC_SHUTTING_DOWN, NULL);
     else

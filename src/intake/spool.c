@@ -143,6 +143,7 @@ static void arrange(struct spool *s, struct claim *c, enum claim_next next)
         plan_retry(s);
         break;
     case CLAIM_WRITER:
+        c->logged_error = 0;
         c->due_ms = clock_mono_ms() + claim_wait_ms(&s->shared);
         if (s->n_waiting < SPOOL_WAITING_MAX)
             put_in(s, c, &s->waiting);
@@ -187,6 +188,7 @@ static void woken(struct claim *c, bool was_refused, void *userdata)
     } else {
         if (s->flow == SPOOL_PROBING)
             flow(s);
+        c->logged_error = 0;
         put_in(s, c, &s->ready);
     }
     update(s);
@@ -272,10 +274,43 @@ static void start_idle(struct spool *s)
     (void) uv_idle_start(&s->idle, idle_cb);
 }
 
+static bool is_storage_error(int r)
+{
+    return r == -ENOSPC || r == -EDQUOT || r == -EIO || r == -EROFS;
+}
+
+int spool_trouble(const struct spool *s)
+{
+    if (is_storage_error(s->dir_error))
+        return s->dir_error;
+    if (is_storage_error(s->take_error))
+        return s->take_error;
+    /* Those that wait for their next try, or are at it. */
+    const struct claim_list *lists[] = { &s->stuck, &s->ready, &s->putting };
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        const struct claim *c;
+        TAILQ_FOREACH(c, lists[i], link)
+            if (is_storage_error(c->logged_error))
+                return c->logged_error;
+    }
+    return 0;
+}
+
+static void tell_trouble(struct spool *s)
+{
+    int trouble = spool_trouble(s);
+    if (trouble == s->told_trouble)
+        return;
+    s->told_trouble = trouble;
+    if (s->trouble_changed != NULL)
+        s->trouble_changed(s->userdata);
+}
+
 static void slice_done(struct spool *s, bool more)
 {
     if (s->stopping)
         return;
+    tell_trouble(s);
     if (more)
         start_idle(s);
     else
@@ -384,6 +419,8 @@ int spool_create(struct spool **ret, uv_loop_t *loop, struct queue *queue,
         return -ENOMEM;
     s->loop = loop;
     s->rescan_interval_ms = options->rescan_interval_s * 1000;
+    s->trouble_changed = options->trouble_changed;
+    s->userdata = options->userdata;
     s->shared = (struct claim_shared){
         .queue = queue,
         .max_file_bytes = options->max_file_bytes,

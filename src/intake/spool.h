@@ -21,7 +21,9 @@ struct spool_options {
     int64_t max_file_bytes;
     int64_t settle_ms;
     int64_t rescan_interval_s;
-    int64_t deadline_s; /* for lines that give none */
+    int64_t deadline_s;                      /* for lines that give none */
+    void (*trouble_changed)(void *userdata); /* spool_trouble() says something else now */
+    void *userdata;
 };
 
 struct spool_stats {
@@ -30,6 +32,10 @@ struct spool_stats {
     uint64_t accepted;  /* requests put into the queue */
     uint64_t coalesced; /* of these, joined a chain */
 };
+
+/* What the file system of the spool does to us: -ENOSPC, -EDQUOT, -EIO or -EROFS while files can't
+ * be claimed, moved or removed for it, and wait; 0 = nothing. */
+int spool_trouble(const struct spool *s);
 
 /* The directory may be missing: it is waited for. */
 int spool_create(struct spool **ret, uv_loop_t *loop, struct queue *queue,

@@ -159,6 +159,8 @@ static void not_taken(struct spool *s, const char *name, int r)
     if (r != s->take_error)
         log_error("spool: files can't be claimed: %s; they wait", strerror(-r));
     s->take_error = r;
+    /* The event that told its name is gone. */
+    s->scan.wanted = s->scan_failed = true;
     spool_halt(s);
 }
 
@@ -310,6 +312,8 @@ static const char *scan_next(struct spool_scan *scan)
 
 static void scan_ended(struct spool *s)
 {
+    if (!s->scan_failed)
+        s->take_error = 0;
     if (s->scan_took)
         s->scan_wait_ms =
             s->shared.settle_ms > SCAN_WAIT_MIN_MS ? s->shared.settle_ms : SCAN_WAIT_MIN_MS;
@@ -326,7 +330,7 @@ static bool next_scanned(struct spool *s, struct spool_slice *slice)
     if (!scan_open(&s->scan, s->dir->fd))
         return false;
     if (!was_open)
-        s->scan_overflowed = s->scan_took = false;
+        s->scan_overflowed = s->scan_took = s->scan_failed = false;
     slice->looks--;
     const char *name = scan_next(&s->scan);
     if (name == NULL) {

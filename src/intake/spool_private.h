@@ -70,7 +70,11 @@ struct spool {
 
     int dir_error;   /* logged; 0 = none */
     int watch_error; /* logged */
-    int take_error;  /* logged */
+    int take_error;  /* logged; 0 once something was claimed, or a scan met with no error */
+    bool scan_failed;
+    int told_trouble;
+    void (*trouble_changed)(void *userdata);
+    void *userdata;
     bool full_logged;
     uint64_t noted[SPOOL_NOTED_MAX];
     size_t n_noted;

@@ -82,7 +82,7 @@ static int settled_add(struct writer *w, struct op *op, const struct request *re
     op->n_settled++;
 
     bool watched = u64map_get(w->watched, u64map_mix((uint64_t) req->seq), NULL);
-    if (!watched && !w->watch_all)
+    if (!watched && !w->all_watched)
         return 0;
     if (!w->lines_broken) {
         s->line_len = w->lines.len - from - 1;

@@ -193,6 +193,11 @@ void queue_reopen_log(struct queue *q)
 
 static void administer(struct queue *q, struct op *op, queue_done_fn done, void *userdata)
 {
+    if (q->stopping) {
+        op_destroy(op);
+        done(userdata, -ESHUTDOWN, 0);
+        return;
+    }
     op->done = done;
     op->done_userdata = userdata;
     hand_over(q, op, true);

@@ -144,6 +144,7 @@ struct queue_put {
     /* Directories to fsync before the commit, so that the names of claimed files last; -1 = none.
      * They are borrowed until `done`. */
     int sync_fds[2];
+    int sync_error; /* -errno when that failed: then `status` is -EIO */
     /* status: 0, -EXFULL queue full (atomic, or nothing fitted), -EEXIST (atomic), -EIO trouble. The put is
      * freed after `done`, and with it the requests that were not accepted. */
     void (*done)(struct queue_put *put, int status, void *userdata);
@@ -183,7 +184,7 @@ int64_t queue_wake_at_ms(const struct request *req);
 
 /* --- Administration --- */
 
-/* status: 0, or -EIO in storage trouble. */
+/* status: 0, -EIO in storage trouble, -ESHUTDOWN (at once) after queue_stop(). */
 typedef void (*queue_done_fn)(void *userdata, int status, int64_t n);
 
 /* Whether the operator holds sending; kept over restarts. n = 0. */
@@ -221,6 +222,7 @@ const char *queue_storage_trouble(const struct queue *q);
 enum queue_query_kind {
     QUERY_REQUEST_ID,
     QUERY_JOB_ID,
+    QUERY_PENDING_JOB_ID, /* who leads comes last */
     QUERY_LIST,
     QUERY_RETRY_REQUEST_ID,
     QUERY_RETRY_JOB_ID,

@@ -3,12 +3,16 @@
 #include "queue/sqlite.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <sqlite3.h>
 
+#include "base/fs.h"
 #include "base/log.h"
 
 #define SCHEMA_VERSION 1
@@ -114,6 +118,7 @@ enum statement {
     ST_RETRY_JOB,
     ST_RETRY_OUTCOME,
     ST_BY_JOB,
+    ST_PENDING_JOB,
     ST_LIST,
     ST_LIST_END,
     ST_LIST_PENDING,
@@ -194,6 +199,9 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
                          "AND outcome = ?1 AND retried = 0 AND outcome NOT IN (?2, ?3, ?4) "
                          "ORDER BY seq LIMIT ?5",
     [ST_BY_JOB] = "SELECT " COLUMNS " FROM request WHERE job_id = ?1 ORDER BY seq DESC LIMIT ?2",
+    /* All pending ones are looked at, by an index that finished ones are not in. */
+    [ST_PENDING_JOB] = "SELECT " COLUMNS " FROM request INDEXED BY request_wake "
+                       "WHERE n IS NULL AND job_id = ?1 ORDER BY leads, seq LIMIT ?2",
     /* Looks at no more than LIST_STEP rows, so that a rare outcome among millions keeps nobody
      * else waiting; the caller goes on from where it ended. */
     [ST_LIST] = "SELECT " COLUMNS " FROM (SELECT * FROM request WHERE seq > ?1 ORDER BY seq "
@@ -394,6 +402,29 @@ int store_open(struct store **ret, const char *path, bool read_only, struct buf 
     }
     *ret = st;
     return 0;
+}
+
+/* Opening anew is not enough: SQLite would take from the WAL what was written but not synced, and
+ * sync it in vain. (No lock of SQLite's is on the WAL, so that closing it here loses none.) */
+int store_rewrite_wal(const char *path)
+{
+    char *wal = NULL;
+    if (asprintf(&wal, "%s-wal", path) < 0)
+        return -ENOMEM;
+    int fd = open(wal, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int r = fd < 0 ? -errno : 0;
+    free(wal);
+    if (fd < 0)
+        return r == -ENOENT ? 0 : r;
+    struct stat sb;
+    if (fstat(fd, &sb) < 0)
+        r = -errno;
+    if (r == 0)
+        r = fs_write_again(fd, 0, sb.st_size);
+    if (r == 0 && fdatasync(fd) < 0)
+        r = -errno;
+    (void) close(fd);
+    return r;
 }
 
 void store_close(struct store *st)
@@ -959,7 +990,9 @@ static sqlite3_stmt *bind_query(struct store *st, const struct queue_query *quer
     case QUERY_REQUEST_ID:
         return bind_by_text(st, ST_FIND, query->text, ret_error);
     case QUERY_JOB_ID:
-        stmt = bind_by_text(st, ST_BY_JOB, query->text, ret_error);
+    case QUERY_PENDING_JOB_ID:
+        stmt = bind_by_text(st, query->kind == QUERY_JOB_ID ? ST_BY_JOB : ST_PENDING_JOB,
+                            query->text, ret_error);
         if (stmt != NULL)
             (void) sqlite3_bind_int64(stmt, 2, (int64_t) limit);
         return stmt;

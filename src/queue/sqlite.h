@@ -24,6 +24,10 @@ struct store;
 
 /* Opens, and makes or migrates when it may write. `reterr` gets a sentence for the operator. */
 int store_open(struct store **ret, const char *path, bool read_only, struct buf *reterr);
+/* After a failed sync, before the database is opened again: commits that are in the WAL only as far
+ * as the kernel remembers are written to disk once more. While a store is open, only its reading
+ * may go on. */
+int store_rewrite_wal(const char *path);
 /* Accepts NULL. Rolls back what is open. */
 void store_close(struct store *st);
 /* What SQLite said last, for the log. */

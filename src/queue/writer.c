@@ -156,7 +156,9 @@ static int reopen_store(struct writer *w)
 {
     struct buf err;
     buf_init(&err, 1024);
-    int r = store_open(&w->store, w->database, false, &err);
+    int r = store_rewrite_wal(w->database);
+    if (r == 0)
+        r = store_open(&w->store, w->database, false, &err);
     buf_finish(&err);
     struct store_counts counts;
     if (r == 0)
@@ -188,7 +190,7 @@ static void sync_directories(struct op_list *batch)
             if (fd < 0 || fd == synced[i])
                 continue;
             if (fsync(fd) < 0) {
-                log_error("queue: a spool directory can't be synced: %s", strerror(errno));
+                op->put->sync_error = -errno;
                 op->status = -EIO;
             } else {
                 synced[i] = fd;
@@ -235,6 +237,8 @@ static int append_from_database(struct writer *w)
     struct buf lines;
     buf_init(&lines, LINES_MAX);
     int r = store_fetch_results(w->store, w->written_n, LINES_STEP, requests, &n);
+    if (r < 0)
+        store_failed(w, r);
     int64_t last_n = w->written_n;
     for (size_t i = 0; r == 0 && i < n; i++) {
         r = request_append_result(&lines, requests[i]);
@@ -271,7 +275,8 @@ static void write_lines(struct writer *w)
     while (r == 0 && w->written_n < w->last_n && w->store != NULL)
         r = append_from_database(w);
     if (r < 0) {
-        log_failed(w, r);
+        if (w->store != NULL) /* else it was the database that failed */
+            log_failed(w, r);
         return;
     }
     log_recovered(w);
@@ -298,11 +303,13 @@ static int write_cursor(struct writer *w, const struct queue_cursor *cursor)
 static int prune(struct writer *w)
 {
     int64_t now_ms = clock_mono_ms();
-    if (now_ms < w->prune_at_ms)
-        return 0;
     uv_mutex_lock(&w->mutex);
     int64_t history_ms = w->history_ms;
     uv_mutex_unlock(&w->mutex);
+    /* A reload that shortens the history takes effect at once. */
+    if (now_ms < w->prune_at_ms && history_ms >= w->pruned_history_ms)
+        return 0;
+    w->pruned_history_ms = history_ms;
 
     size_t removed = 0;
     int r =
@@ -328,6 +335,9 @@ static void checkpoint(struct writer *w)
         return;
     }
     w->synced_n = cursor.n;
+    /* A failed sync may have been all that was wrong, with no line left to write. */
+    if (!w->reopen_log && w->written_n >= w->last_n)
+        log_recovered(w);
     r = store_fresh_floor(w->store, w->fresh_floor, &w->fresh_floor);
     if (r == -ENOENT) {
         w->fresh_floor = w->last_seq;
@@ -390,7 +400,7 @@ static bool wait_for_work(struct writer *w)
     }
 }
 
-/* Without the database: puts and fetches fail, the rest waits. */
+/* Without the database: retries, settlements and the rotation wait, the rest fails. */
 static void fail_or_hold(struct writer *w, struct op_list *work)
 {
     struct op_list failed = TAILQ_HEAD_INITIALIZER(failed);
@@ -399,7 +409,7 @@ static void fail_or_hold(struct writer *w, struct op_list *work)
     while ((op = TAILQ_FIRST(work)) != NULL) {
         TAILQ_REMOVE(work, op, link);
         bool fails = op->kind == OP_PUT || op->kind == OP_FETCH || op->kind == OP_FETCH_DUE ||
-                     op->kind == OP_SET_HELD || op->kind == OP_FLUSH;
+                     op->kind == OP_SET_HELD || op->kind == OP_FLUSH || op->kind == OP_BARRIER;
         if (fails)
             op->status = -EIO;
         TAILQ_INSERT_TAIL(fails ? &failed : &w->held, op, link);
@@ -508,6 +518,7 @@ static void take_work(struct writer *w, struct op_list *work)
         TAILQ_INSERT_TAIL(work, op, link);
     }
     w->urgent = !TAILQ_EMPTY(&w->bulk);
+    w->all_watched = w->watch_all;
 }
 
 static void writer_main(void *arg)

@@ -106,6 +106,7 @@ struct writer {
     struct store *store;    /* NULL while in trouble */
     struct u64map *chains;  /* job ID hash → chain << 1 | whether anyone has joined it */
     struct u64map *watched; /* mixed seq → 1: its line is wanted */
+    bool all_watched;       /* every line is, for this batch */
     uint8_t hash_key[16];
     bool filling; /* `chains` is being read from the database; puts are deferred */
     struct store_position fill_position;
@@ -125,6 +126,7 @@ struct writer {
     int64_t sync_at_ms; /* monotonic; 0 = nothing to sync */
     bool reopen_log;
     int64_t prune_at_ms; /* monotonic */
+    int64_t pruned_history_ms;
 
     char *trouble; /* what was last told to the loop; NULL = all is well */
     int store_error, log_error;

@@ -225,6 +225,42 @@ static int recover_changed(struct log_file *log, const char *path,
     return 0;
 }
 
+static int write_again(int fd, int64_t from, int64_t end)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_APPEND) < 0)
+        return -errno;
+    int r = fs_write_again(fd, from, end);
+    if (fcntl(fd, F_SETFL, flags) < 0 && r == 0)
+        r = -errno;
+    return r;
+}
+
+/* Before the file is opened anew, in its place or renamed: nobody else knows that its last sync
+ * failed. What of it the kernel has lost is found missing by the scan. */
+static int save_unsynced(const struct log_file *log)
+{
+    struct stat st;
+    if (log->fd < 0 || !log->unsynced)
+        return 0;
+    if (fstat(log->fd, &st) < 0)
+        return -errno;
+    int64_t end = st.st_size < log->end ? st.st_size : log->end;
+    int r = write_again(log->fd, log->synced_end, end);
+    if (r == 0 && fdatasync(log->fd) < 0)
+        r = -errno;
+    return r;
+}
+
+/* The lines after the cursor may be there only because the last process could not sync them. */
+static int sync_recovered(const struct log_file *log, int64_t from)
+{
+    int r = write_again(log->fd, from, log->end);
+    if (r == 0 && fdatasync(log->fd) < 0)
+        r = -errno;
+    return r;
+}
+
 static int results_recover(void *userdata, const struct queue_cursor *cursor, int64_t max_n,
                            const struct queue_log_check *check, int64_t *ret_last_n,
                            struct buf *reterr)
@@ -232,20 +268,29 @@ static int results_recover(void *userdata, const struct queue_cursor *cursor, in
     struct results *r = userdata;
     struct log_file log;
 
-    int rc = log_open(&log, r->path, reterr);
+    int rc = save_unsynced(&r->log);
+    if (rc < 0) {
+        (void) buf_printf(reterr, "%s: can't sync the results log: %s", r->path, strerror(-rc));
+        return rc;
+    }
+    rc = log_open(&log, r->path, reterr);
     if (rc < 0)
         return rc;
 
     rc = is_cursors(&log, cursor);
-    if (rc > 0)
+    bool grown = rc > 0;
+    if (grown)
         rc = recover_grown(&log, r->path, cursor, max_n, check, reterr);
     else if (rc == 0)
         rc = recover_changed(&log, r->path, cursor, max_n, check, reterr);
     else
         (void) buf_printf(reterr, "%s: can't read the results log: %s", r->path, strerror(-rc));
 
-    if (rc == 0 && fdatasync(log.fd) < 0) {
-        rc = -errno;
+    if (rc == 0)
+        rc = sync_recovered(&log, grown ? cursor->offset : log.end);
+    if (rc < 0 && reterr->len == 0) {
+        /* What is repaired is only in memory, as is what the old descriptor has not synced. */
+        r->log.unsynced = true;
         (void) buf_printf(reterr, "%s: can't sync the results log: %s", r->path, strerror(-rc));
     }
     if (rc < 0) {
@@ -309,26 +354,7 @@ static int results_append(void *userdata, const char *lines, size_t len, int64_t
     return 0;
 }
 
-/* The bytes from..end once more, in their place. O_APPEND would put them at the end. */
-static int write_again(int fd, int64_t from, int64_t end)
-{
-    char data[65536];
-    while (from < end) {
-        size_t want = end - from < (int64_t) sizeof(data) ? (size_t) (end - from) : sizeof(data);
-        ssize_t n = pread(fd, data, want, from);
-        if (n > 0)
-            n = pwrite(fd, data, (size_t) n, from);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        from += n;
-    }
-    return 0;
-}
-
-/* A sync that fails leaves its pages marked as clean, and the next one would succeed without having
- * written them. So they are made dirty again, provided that the kernel still has them. */
+/* What a failed sync may not have written, provided that the kernel still has it. */
 static int rewrite_unsynced(struct log_file *log)
 {
     struct scan scan;
@@ -343,13 +369,7 @@ static int rewrite_unsynced(struct log_file *log)
     if (scan.end < log->end)
         return -EIO;
 
-    int flags = fcntl(log->fd, F_GETFL);
-    if (flags < 0 || fcntl(log->fd, F_SETFL, flags & ~O_APPEND) < 0)
-        return -errno;
-    r = write_again(log->fd, log->synced_end, log->end);
-    if (fcntl(log->fd, F_SETFL, flags) < 0 && r == 0)
-        r = -errno;
-    return r;
+    return write_again(log->fd, log->synced_end, log->end);
 }
 
 static int log_sync(struct log_file *log)
