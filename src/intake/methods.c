@@ -21,7 +21,10 @@ enum request_state methods_state(const struct control *c, const struct request *
     if (req->state == REQUEST_DONE || leader_seq == 0)
         return req->state;
     int state = c->host.leader_state(c->host.userdata, leader_seq);
-    return state < 0 ? req->state : (enum request_state) state;
+    /* The row may have been read before it was told to wait: then it has no due time to show. */
+    if (state < 0 || state == REQUEST_WAITING)
+        return req->state;
+    return (enum request_state) state;
 }
 
 /* Ends the call with the text, or with an error if making it failed. */
