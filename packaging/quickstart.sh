@@ -147,13 +147,14 @@ fi
 say "The daemon"
 (umask 077 && printf '%s\n' "$api_key" >"$work/api-key")
 unset api_key
-# Everything else is as in etc/pulse-canceld.conf.
+# Everything else is as in etc/pulse-canceld.conf, but that the log tells of each attempt.
 cat >"$work/pulse-canceld.conf" <<EOF
 api = { base_url = "$base_url"; key_file = "$work/api-key"; };
 spool = { directory = "$spool"; };
 socket = { path = "$socket"; };
 queue = { database = "$work/queue.db"; };
 results = { path = "$results"; };
+log = { level = "debug"; };
 EOF
 cat "$work/pulse-canceld.conf"
 show "$canceld --config $work/pulse-canceld.conf --test-config"
@@ -178,7 +179,10 @@ with socket.socket(socket.AF_UNIX) as client:
     client.connect(sys.argv[1])
     call = {"jsonrpc": "2.0", "id": 1, "method": "cancel", "params": {"job_id": sys.argv[2], "wait": True}}
     client.sendall(json.dumps(call).encode() + b"\n")
-    answer = client.makefile().readline()
+    try:
+        answer = client.makefile().readline()
+    except TimeoutError:
+        sys.exit("no outcome within 60 s: is the API reachable? The daemon's log says why")
 print(answer, end="")
 sys.exit("result" not in json.loads(answer))
 PY

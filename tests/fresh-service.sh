@@ -44,20 +44,35 @@ systemd-tmpfiles --create
 systemctl daemon-reload
 if systemctl start pulse-canceld.service 2>/dev/null; then false; fi
 [ "$(property ActiveState)" = failed ]
+[ "$(property ExecMainStatus)" = 243 ]
 [ "$(property NRestarts)" = 0 ]
 systemctl stop pulse-canceld.socket
 systemctl reset-failed
 
-step "a stand-in for the API, a key that only root can read, a user who may submit and one who may not"
+step "a stand-in for the API, a key that is typed unseen, a user who may submit and one who may not"
 systemd-run --quiet --unit=standin --property=StandardOutput=file:/run/standin.out \
   /usr/bin/python3 "$PWD/tests/standin/standin.py" --port 0 --key service-key
 wait_for grep -qs '^listening on ' /run/standin.out
-printf 'service-key\n' >/etc/pulse-canceld/api-key
-chmod 600 /etc/pulse-canceld/api-key
+cat >/root/type-key.sh <<'END'
+sh -c 'systemd-ask-password -n "API key:" | install -m 600 /dev/stdin /etc/pulse-canceld/api-key'
+END
+# On a terminal of its own; the key is typed once it is asked for.
+mkfifo /run/typed
+script -qefc "sh /root/type-key.sh" /run/terminal </run/typed >/dev/null &
+typist=$!
+exec 4>/run/typed
+wait_for grep -qs 'API key:' /run/terminal
+printf 'service-key\n' >&4
+exec 4>&-
+wait $typist
+if grep service-key /run/terminal; then false; fi
+[ "$(stat -c '%U:%G %a' /etc/pulse-canceld/api-key)" = "root:root 600" ]
+[ "$(cat /etc/pulse-canceld/api-key)" = service-key ]
 printf 'api = { base_url = "%s"; };\n' "$(sed -n 's/^listening on //p' /run/standin.out)" \
   >/etc/pulse-canceld/pulse-canceld.conf
 useradd --create-home --groups pulse-cancel alice
 useradd --create-home bob
+useradd --create-home --groups pulse-canceld carol
 
 step "enable and start: ready, with a status"
 systemctl enable --quiet --now pulse-canceld.service
@@ -80,6 +95,8 @@ for job in touched-1 lines-1 lines-2 socket-1; do wait_for cancelled $job; done
 step "others may not"
 if as bob touch $spool/bob-1 2>/dev/null; then false; fi
 if as bob sh -c "echo bob-1 | timeout 30 nc -NU $socket" 2>/dev/null; then false; fi
+as carol grep -q touched-1 $results
+if as alice cat $results 2>/dev/null; then false; fi
 
 step "another user's file that is linked in while it is open for writing waits (CAP_LEASE)"
 as alice sh -c "exec 3>/home/alice/open; echo leased-1 >&3; chmod 644 /home/alice/open
@@ -104,7 +121,7 @@ as alice sh -c "echo socket-2 | timeout 30 nc -NU $socket" | grep -q '"queued"'
 wait_for cancelled socket-2
 
 step "a restart keeps the socket"
-systemctl restart pulse-canceld.service
+pulse-canceld -t && systemctl restart pulse-canceld.service
 [ "$(stat -c '%U:%G %a' $socket)" = "pulse-canceld:pulse-cancel 660" ]
 as alice sh -c "echo socket-3 | timeout 30 nc -NU $socket" | grep -q '"queued"'
 wait_for cancelled socket-3
@@ -132,9 +149,39 @@ echo 'nonsense = 1;' >>/etc/pulse-canceld/pulse-canceld.conf
 if systemctl restart pulse-canceld.service 2>/dev/null; then false; fi
 [ "$(property ExecMainStatus)" = 78 ]
 [ "$(property NRestarts)" = 0 ]
+
+step "a client that waits for it does not wear the socket out, and is served once all is mended"
+as alice sh -c "echo socket-6 | timeout 60 nc -NU $socket" >/run/socket-6 &
+client=$!
+# More than the start limit's 10 s.
+sleep 12
+systemctl is-active --quiet pulse-canceld.socket
+[ "$(property Result)" = exit-code ]
 cp /root/good.conf /etc/pulse-canceld/pulse-canceld.conf
-systemctl reset-failed
-systemctl start pulse-canceld.service
+wait $client
+grep -q '"queued"' /run/socket-6
+wait_for cancelled socket-6
+
+step "the same with the key away"
+mv /etc/pulse-canceld/api-key /root/api-key
+if systemctl restart pulse-canceld.service 2>/dev/null; then false; fi
+[ "$(property ExecMainStatus)" = 243 ]
+as alice sh -c "echo socket-7 | timeout 60 nc -NU $socket" >/run/socket-7 &
+client=$!
+sleep 12
+systemctl is-active --quiet pulse-canceld.socket
+mv /root/api-key /etc/pulse-canceld/api-key
+pulse-canceld -t && systemctl restart pulse-canceld
+wait $client
+wait_for cancelled socket-7
+
+step "too many restarts by hand meet the start limit, and the socket goes with it: reset-failed"
+for ((i = 0; i < 6; i++)); do systemctl restart pulse-canceld.service 2>/dev/null || true; done
+[ "$(property Result)" = start-limit-hit ]
+wait_for systemctl is-failed --quiet pulse-canceld.socket
+systemctl reset-failed pulse-canceld pulse-canceld.socket
+systemctl start pulse-canceld
+systemctl is-active --quiet pulse-canceld.service pulse-canceld.socket
 
 step "the key is nowhere to be seen"
 pid=$(property MainPID)
@@ -150,7 +197,44 @@ assert [r["n"] for r in results] == list(range(1, len(results) + 1)), results
 jobs = [r["job_id"] for r in results]
 assert len(set(jobs)) == len(jobs), jobs
 PY
-systemctl stop pulse-canceld.service pulse-canceld.socket
+
+step "logrotate"
+tee /etc/logrotate.d/pulse-canceld <<'END' >/dev/null
+/var/log/pulse-canceld/results.log {
+    weekly
+    rotate 8
+    missingok
+    nocreate
+    compress
+    delaycompress
+    postrotate
+        systemctl reload pulse-canceld
+    endscript
+}
+END
+for i in 1 2; do
+  logrotate --force /etc/logrotate.d/pulse-canceld
+  as alice touch $spool/rotated-$i
+  wait_for cancelled rotated-$i
+done
+zcat $results.2.gz | grep -q touched-1
+grep -q rotated-1 $results.1
+
+step "stopped with its socket, it stays stopped"
+systemctl stop pulse-canceld.socket pulse-canceld.service
 [ "$(property Result)" = success ]
 [ ! -e $socket ]
+
+step "uninstall: nothing is left"
+gpasswd --delete carol pulse-canceld >/dev/null
+systemctl disable --now pulse-canceld.socket pulse-canceld.service
+xargs rm <build/install_manifest.txt
+systemctl daemon-reload
+rm -r /etc/pulse-canceld /var/lib/pulse-canceld /var/log/pulse-canceld /var/spool/pulse-canceld /run/pulse-canceld
+rm -r /usr/share/doc/pulse-canceld
+rm -f /etc/logrotate.d/pulse-canceld
+userdel pulse-canceld
+groupdel pulse-cancel
+left=$(find / -xdev -name '*pulse-canceld*' -not -path '/root/*')
+[ -z "$left" ] || { echo "$left"; false; }
 echo "All good."

@@ -128,7 +128,7 @@ make_user() {
     export DEBIAN_FRONTEND=noninteractive
     { apt-get -q update && apt-get -q install -y --no-install-recommends sudo; } >/tmp/apt.log 2>&1 || {
       cat /tmp/apt.log; exit 1; }
-    useradd --create-home --shell /bin/bash user
+    useradd --create-home --shell /bin/bash user 2>/tmp/useradd.log || { cat /tmp/useradd.log; exit 1; }
     echo "user ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/user
     chown -R user: /home/user
     # As if nothing had been fetched: the script has to do that itself.
@@ -159,7 +159,11 @@ service() {
   inside bash -euc '
     cd /root/pulse-canceld
     . packaging/packages.sh
-    install_missing "${BUILD_PACKAGES[@]}" python3 netcat-openbsd systemd systemd-sysv dbus
+    # What most machines have, and a minimal root has not.
+    install_missing systemd systemd-sysv dbus logrotate
+    install_missing "${BUILD_PACKAGES[@]}"
+    apt-get -q install -y --no-install-recommends ca-certificates netcat-openbsd python3 >/tmp/apt.log 2>&1 || {
+      cat /tmp/apt.log; exit 1; }
     cmake -S . -B build -DCMAKE_INSTALL_PREFIX=/usr >/dev/null
     cmake --build build --parallel "$(nproc)" --target all
     cmake --install build

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/u64map.h"
 #include "policy/endpoint.h"
+#include "policy/health.h"
 
 #define WINDOW_MAX 4096 /* never tried ones in memory */
 #define WINDOW_LOW 1024
@@ -72,6 +73,7 @@ struct dispatch {
     void *stopped_userdata;
     unsigned closing;
 
+    struct health health;
     struct dispatch_stats stats;
 };
 
@@ -256,6 +258,30 @@ static void count_reply(struct dispatch *d, const struct reply *reply)
         d->stats.replies[reply->status]++;
 }
 
+static void watch_health(struct dispatch *d, const struct reply *reply, const struct judgement *j)
+{
+    enum health_state before = d->health.state;
+    if (!health_note(&d->health, reply))
+        return;
+    const char *code = j->error_code != NULL ? j->error_code : "?";
+    const char *message = j->error_message != NULL ? j->error_message : "?";
+    switch (d->health.state) {
+    case HEALTH_GOOD:
+        log_info("dispatch: the API %s again",
+                 before == HEALTH_REFUSED ? "accepts the key" : "answers");
+        break;
+    case HEALTH_UNREACHABLE:
+        log_warning("dispatch: the API can't be reached, requests are tried again: %s: %s", code,
+                    message);
+        break;
+    case HEALTH_REFUSED:
+        log_warning("dispatch: the API rejects the key: %s: %s; see api.key_file, and whether the "
+                    "key is of this api.base_url's environment",
+                    code, message);
+        break;
+    }
+}
+
 static void on_reply(void *userdata, void *context, const struct reply *reply)
 {
     struct dispatch *d = userdata;
@@ -267,6 +293,7 @@ static void on_reply(void *userdata, void *context, const struct reply *reply)
     struct judgement j = { .verdict = VERDICT_RETRY };
     if (verdict_judge(reply, req->job_id, d->api_key, &j) < 0)
         log_warning("dispatch: out of memory for a reply; it does not count");
+    watch_health(d, reply, &j);
     keep_judgement(d, req, &j);
     judgement_finish(&j);
     if (req->error_code != NULL)

@@ -117,15 +117,14 @@ int claim_take(struct claim **ret, struct claim_shared *shared, struct spool_dir
 /* The only file in the claim's own directory. */
 static int find_entry(struct claim *c)
 {
-    int fd = fcntl(c->holder_fd, F_DUPFD_CLOEXEC, 0);
+    int fd = openat(c->holder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
     if (d == NULL) {
-        int r = -errno;
+        int error = errno;
         if (fd >= 0)
             (void) close(fd);
-        return r;
+        return error > 0 ? -error : -EIO;
     }
-    rewinddir(d);
     int r = -ENOENT;
     struct dirent *e;
     while (r == -ENOENT && (e = readdir(d)) != NULL) {
@@ -159,7 +158,7 @@ static int recover(struct claim *c, const char *entry, const struct claim_name *
         r = open_holder(c);
         if (r == 0)
             r = find_entry(c);
-        if (r < 0)
+        if (c->entry == NULL) /* r says why */
             return r == -ENOTDIR || r == -ELOOP ? -EINVAL : r;
     }
     struct stat st;

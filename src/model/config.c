@@ -362,7 +362,7 @@ static int refuse_syntax(const struct reading *reading, const config_t *parser, 
     if (what == NULL)
         what = "cannot be parsed";
     else if (strcmp(what, "duplicate setting name") == 0)
-        what = "is set more than once";
+        what = "is set more than once, or its group is: change the line that is there";
     return config_fault(&reading->report, line, name[0] != '\0' ? name : NULL, "%s", what);
 }
 

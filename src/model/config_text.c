@@ -293,6 +293,17 @@ static int parse_value(struct parser *p, unsigned depth)
     return parse_plain(p);
 }
 
+/* Something else than a = follows the name that ends the path. */
+static int refuse_name(const struct parser *p, unsigned line)
+{
+    char what[PATH_SIZE + 64] = "a = is missing behind it";
+    bool dotted = p->token.len > 0 && p->token.start[0] == '.';
+    if (dotted && strchr(p->path, '.') == NULL)
+        (void) snprintf(what, sizeof(what),
+                        "a = is missing behind it (as in %s = { NAME = VALUE; };)", p->path);
+    return refuse(p, line, p->path, what);
+}
+
 /* The current token is its name. */
 static int parse_setting(struct parser *p, unsigned depth)
 {
@@ -307,7 +318,7 @@ static int parse_setting(struct parser *p, unsigned depth)
 
     int r = advance(p);
     if (r == 0 && !is_mark(p, '=') && !is_mark(p, ':'))
-        r = refuse(p, line, p->path, "a = is missing behind it");
+        r = refuse_name(p, line);
     if (r == 0)
         r = advance(p);
     if (r == 0)

@@ -545,7 +545,7 @@ static int follow_leader(struct store *st, struct request *req, bool with_state,
     int r = store_find_leader(st, req->chain, &leader);
     if (r == -ENOENT)
         return 0;
-    if (r < 0)
+    if (r < 0 || leader == NULL)
         return r;
 
     unsigned base = req->chain_attempts - req->attempts;

@@ -1,4 +1,4 @@
-"""Read results logs, and check each line against the specification's section 5."""
+"""Read results logs, and check each line: its members, their types, and which go together."""
 
 import datetime
 import json

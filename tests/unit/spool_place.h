@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -242,7 +243,7 @@ static inline int setup(void **state)
 {
     struct place *p = calloc(1, sizeof(*p));
     assert_non_null(p);
-    strcpy(p->home, "/tmp/spool-XXXXXX");
+    (void) snprintf(p->home, sizeof(p->home), "/tmp/spool-XXXXXX");
     assert_non_null(mkdtemp(p->home));
     (void) snprintf(p->dir, sizeof(p->dir), "%s/spool", p->home);
     assert_int_equal(mkdir(p->dir, 0755), 0);
@@ -265,6 +266,19 @@ static inline int setup(void **state)
     return 0;
 }
 
+static inline int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void) st;
+    (void) type;
+    (void) ftw;
+    return remove(path);
+}
+
+static inline void remove_tree(const char *path)
+{
+    assert_int_equal(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
 static inline int teardown(void **state)
 {
     struct place *p = *state;
@@ -278,9 +292,7 @@ static inline int teardown(void **state)
         request_destroy(p->queue.kept[i]);
     free(p->queue.kept);
 
-    char command[64];
-    (void) snprintf(command, sizeof(command), "rm -rf %s", p->home);
-    assert_int_equal(system(command), 0);
+    remove_tree(p->home);
     free(p);
     return 0;
 }

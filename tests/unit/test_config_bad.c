@@ -75,15 +75,17 @@ static const struct bad_case bad_cases[] = {
     { "retry = { deadline_s = 2592001; };",
       ":1: retry.deadline_s: must be an integer from 1 to 2592000, not 2592001" },
 
-    /* Duplicates and syntax. */
-    { "api = {\n timeout_ms = 5;\n\n timeout_ms = 5;\n};",
-      ":4: api.timeout_ms: is set more than once" },
-    { "api = { timeout_ms = 5; timeout_ms = 5; };", ":1: api.timeout_ms: is set more than once" },
-    { "api = { };\nlog = { };\napi = { };", ":3: api: is set more than once" },
+/* Duplicates and syntax. */
+#define TWICE "is set more than once, or its group is: change the line that is there"
+    { "api = {\n timeout_ms = 5;\n\n timeout_ms = 5;\n};", ":4: api.timeout_ms: " TWICE },
+    { "api = { timeout_ms = 5; timeout_ms = 5; };", ":1: api.timeout_ms: " TWICE },
+    { "api = { };\nlog = { };\napi = { };", ":3: api: " TWICE },
     { "api = {\n timeout_ms 5;\n};", ":2: api.timeout_ms: a = is missing behind it" },
     { "api = {\n base_url \"https://x\";\n};", ":2: api.base_url: a = is missing behind it" },
     { "api = {\n timeout_ms = 5;\n", ":1: api: its group has no end: a } is missing" },
-    { "api.timeout_ms = 5;", ":1: api: a = is missing behind it" },
+    { "api.timeout_ms = 5;", ":1: api: a = is missing behind it (as in api = { NAME = VALUE; };)" },
+    { "api = { timeout_ms.x = 5; };", ":1: api.timeout_ms: a = is missing behind it" },
+    { "api 5;", ":1: api: a = is missing behind it" },
     { "api = {\n timeout_ms = ;\n};",
       ":2: api.timeout_ms: its value is missing, or can't be read" },
     { "log = {\n level = info;\n};", ":2: log.level: its value is missing, or can't be read" },

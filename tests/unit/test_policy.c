@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "policy/endpoint.h"
+#include "policy/health.h"
 #include "policy/retry.h"
 #include "policy/verdict.h"
 
@@ -166,13 +167,44 @@ static void test_paths(void **state)
     assert_int_equal(strlen(path), strlen("/cancel/") + 3 * JOB_ID_MAX);
 }
 
+static void test_health(void **state)
+{
+    (void) state;
+    static const struct {
+        enum transport transport;
+        int status;
+        bool changed;
+        enum health_state state;
+    } steps[] = {
+        { TRANSPORT_OK, 200, false, HEALTH_GOOD },
+        { TRANSPORT_FAILED, 0, false, HEALTH_GOOD },
+        { TRANSPORT_TIMEOUT, 0, false, HEALTH_GOOD },
+        { TRANSPORT_OK, 500, false, HEALTH_GOOD }, /* it answers */
+        { TRANSPORT_FAILED, 0, false, HEALTH_GOOD },
+        { TRANSPORT_FAILED, 0, false, HEALTH_GOOD },
+        { TRANSPORT_FAILED, 0, true, HEALTH_UNREACHABLE },
+        { TRANSPORT_TLS, 0, false, HEALTH_UNREACHABLE },
+        { TRANSPORT_OK, 404, true, HEALTH_GOOD },
+        { TRANSPORT_TLS, 0, true, HEALTH_UNREACHABLE },
+        { TRANSPORT_OK, 401, true, HEALTH_REFUSED },
+        { TRANSPORT_OK, 401, false, HEALTH_REFUSED },
+        { TRANSPORT_FAILED, 0, false, HEALTH_REFUSED },
+        { TRANSPORT_OK, 200, true, HEALTH_GOOD },
+    };
+    struct health health = { .state = HEALTH_GOOD };
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        struct reply reply = { .transport = steps[i].transport, .status = steps[i].status };
+        assert_int_equal(health_note(&health, &reply), steps[i].changed);
+        assert_int_equal(health.state, steps[i].state);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verdicts),
-        cmocka_unit_test(test_the_key_is_masked_before_the_cut),
-        cmocka_unit_test(test_delays),
-        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_verdicts), cmocka_unit_test(test_the_key_is_masked_before_the_cut),
+        cmocka_unit_test(test_delays),   cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_health),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
