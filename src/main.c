@@ -1,4 +1,5 @@
 /* Options and exit codes. */
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -6,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/log.h"
@@ -72,8 +74,20 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
     return -1;
 }
 
+/* Descriptors 0 to 2 must not become a database or a socket that log lines are written to. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        (void) close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    open_standard_descriptors();
     struct arguments arguments;
     int status = parse_arguments(argc, argv, &arguments);
     if (status >= 0)

@@ -47,7 +47,6 @@ struct dispatch {
     size_t max_in_flight;
     unsigned max_attempts;
     struct retry_policy retry;
-    char *api_key; /* to be masked in texts */
 
     struct u64map *live; /* mixed seq → struct request * or HANDED_OVER */
     struct request_list fresh, due, in_flight;
@@ -291,7 +290,7 @@ static void on_reply(void *userdata, void *context, const struct reply *reply)
     count_reply(d, reply);
 
     struct judgement j = { .verdict = VERDICT_RETRY };
-    if (verdict_judge(reply, req->job_id, d->api_key, &j) < 0)
+    if (verdict_judge(reply, req->job_id, &j) < 0)
         log_warning("dispatch: out of memory for a reply; it does not count");
     watch_health(d, reply, &j);
     keep_judgement(d, req, &j);
@@ -328,6 +327,7 @@ static void start_attempt(struct dispatch *d, struct request *req)
             .transport = TRANSPORT_FAILED,
             .trouble = "out of memory for the request",
             .body = "",
+            .api_key = "",
         };
         on_reply(d, req, &failed);
     }
@@ -680,21 +680,11 @@ int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue)
 
 int dispatch_configure(struct dispatch *d, const struct dispatch_options *options)
 {
-    char *api_key = strdup(options->http.api_key);
-    if (api_key == NULL)
-        return -ENOMEM;
     struct http_options http = options->http;
     http.max_connections = (int64_t) options->max_in_flight;
     int r = http_configure(d->http, &http);
-    if (r < 0) {
-        explicit_bzero(api_key, strlen(api_key));
-        free(api_key);
+    if (r < 0)
         return r;
-    }
-    if (d->api_key != NULL)
-        explicit_bzero(d->api_key, strlen(d->api_key));
-    free(d->api_key);
-    d->api_key = api_key;
     d->endpoint = options->endpoint;
     d->max_in_flight = options->max_in_flight;
     d->max_attempts = options->max_attempts;
@@ -766,8 +756,5 @@ void dispatch_destroy(struct dispatch *d)
     }
     heap_finish(&d->waiting);
     u64map_destroy(d->live);
-    if (d->api_key != NULL)
-        explicit_bzero(d->api_key, strlen(d->api_key));
-    free(d->api_key);
     free(d);
 }

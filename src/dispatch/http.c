@@ -26,6 +26,7 @@ struct profile {
     char *base_url;
     char *ca_file;
     char *proxy;
+    char *api_key;
     long connect_timeout_ms;
     long timeout_ms;
     struct curl_slist *headers;
@@ -79,6 +80,9 @@ static void profile_unref(struct profile *p)
     free(p->base_url);
     free(p->ca_file);
     free(p->proxy);
+    if (p->api_key != NULL)
+        explicit_bzero(p->api_key, strlen(p->api_key));
+    free(p->api_key);
     for (struct curl_slist *s = p->headers; s != NULL; s = s->next)
         explicit_bzero(s->data, strlen(s->data)); /* the key is among them */
     curl_slist_free_all(p->headers);
@@ -122,10 +126,11 @@ static struct profile *profile_create(const struct http_options *options)
         .base_url = strdup(options->base_url),
         .ca_file = strdup(options->ca_file),
         .proxy = strdup(options->proxy),
+        .api_key = strdup(options->api_key),
         .connect_timeout_ms = (long) options->connect_timeout_ms,
         .timeout_ms = (long) options->timeout_ms,
     };
-    if (p->base_url == NULL || p->ca_file == NULL || p->proxy == NULL ||
+    if (p->base_url == NULL || p->ca_file == NULL || p->proxy == NULL || p->api_key == NULL ||
         make_headers(p, options->api_key) < 0) {
         profile_unref(p);
         return NULL;
@@ -436,6 +441,7 @@ static void finish_exchange(struct exchange *x, CURLcode rc)
         .status = (int) status,
         .body = x->body.len > 0 ? x->body.data : "",
         .body_len = x->body.len,
+        .api_key = x->profile->api_key,
         .retry_after_ms = status >= 300 ? retry_after_of(x->easy) : 0,
     };
     (void) curl_multi_remove_handle(h->multi, x->easy);
@@ -483,7 +489,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
                (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
     if (status < 0) {
         s->events = 0; /* libuv has stopped the handle */
-        mask = CURL_CSELECT_ERR;
+        /* A whole reply may lie before the error, as when the server resets after it. */
+        mask = CURL_CSELECT_IN | CURL_CSELECT_ERR;
     }
     act(h, s->fd, mask); /* may close `s` */
 }

@@ -146,10 +146,10 @@ static const char *transport_code(enum transport transport)
     return "transport";
 }
 
-int verdict_judge(const struct reply *reply, const char *job_id, const char *api_key,
-                  struct judgement *ret)
+int verdict_judge(const struct reply *reply, const char *job_id, struct judgement *ret)
 {
     struct judgement j = { .http_status = reply->status };
+    const char *api_key = reply->api_key;
     int r;
     if (reply->transport != TRANSPORT_OK) {
         j.verdict = VERDICT_RETRY;

@@ -24,6 +24,7 @@ struct reply {
     int status;          /* HTTP; 0 when there was none */
     const char *body;
     size_t body_len;
+    const char *api_key;    /* it was sent with this one, which is masked in texts; "" = none */
     int64_t retry_after_ms; /* Retry-After as a delay; 0 = none */
 };
 
@@ -40,9 +41,8 @@ struct judgement {
     char *error_message;
 };
 
-/* The API key as it is masked in texts; "" = none. 0 or -ENOMEM. */
-int verdict_judge(const struct reply *reply, const char *job_id, const char *api_key,
-                  struct judgement *ret);
+/* 0 or -ENOMEM. */
+int verdict_judge(const struct reply *reply, const char *job_id, struct judgement *ret);
 void judgement_finish(struct judgement *j);
 
 /* Replaces each occurrence of `key` in place by asterisks. */

@@ -72,12 +72,13 @@ static void test_verdicts(void **state)
             .transport = cases[i].transport,
             .sent = cases[i].sent,
             .trouble = "trouble",
+            .api_key = KEY,
             .status = cases[i].status,
             .body = cases[i].body,
             .body_len = strlen(cases[i].body),
         };
         struct judgement j;
-        assert_int_equal(verdict_judge(&reply, "a", KEY, &j), 0);
+        assert_int_equal(verdict_judge(&reply, "a", &j), 0);
         assert_int_equal(j.verdict, cases[i].verdict);
         assert_int_equal(j.counts, cases[i].counts);
         assert_int_equal(j.http_status, cases[i].status);
@@ -105,9 +106,9 @@ static void test_the_key_is_masked_before_the_cut(void **state)
     text[sizeof(text) - 1] = '\0';
     int len =
         snprintf(body, sizeof(body), "{\"error\":{\"code\":\"" KEY "\",\"message\":\"%s\"}}", text);
-    struct reply reply = { .status = 400, .body = body, .body_len = (size_t) len };
+    struct reply reply = { .status = 400, .body = body, .body_len = (size_t) len, .api_key = KEY };
     struct judgement j;
-    assert_int_equal(verdict_judge(&reply, "a", KEY, &j), 0);
+    assert_int_equal(verdict_judge(&reply, "a", &j), 0);
     assert_string_equal(j.error_code, "**********");
     assert_int_equal(strlen(j.message), REQUEST_TEXT_MAX);
     assert_null(strstr(j.message, "s3c"));
