@@ -445,7 +445,9 @@ void dispatch_accepted(struct dispatch *d, struct request *req)
 {
     bool fits = !d->backlog && !d->fetching && d->n_fresh < WINDOW_MAX;
     note_wake(d, queue_wake_at_ms(req));
-    if (req->follows) {
+    if (req->follows && clock_steady_ms() >= req->deadline_at_ms) {
+        expire(d, req); /* its time may have been looked at already */
+    } else if (req->follows) {
         request_destroy(req);
     } else if (fits) {
         d->cursor = req->seq;
@@ -585,8 +587,10 @@ void dispatch_fetched_due(struct dispatch *d, int status, struct request **reque
 void dispatch_storage(struct dispatch *d, bool usable)
 {
     d->usable = usable;
-    if (!usable)
+    if (!usable) {
+        d->backlog = true; /* what is accepted from now on does not overtake it */
         return;
+    }
     /* A commit that was reported as failed may have become durable. */
     d->backlog = true;
     note_wake(d, clock_steady_ms());

@@ -280,8 +280,11 @@ static CURLcode set_options(struct exchange *x)
     SET(CURLOPT_NOPROXY, "");
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
-    if (p->ca_file[0] != '\0')
+    if (p->ca_file[0] != '\0') {
         SET(CURLOPT_CAINFO, p->ca_file);
+        SET(CURLOPT_CAPATH, NULL);
+    }
+    SET(CURLOPT_CA_CACHE_TIMEOUT, 0L);
     SET(CURLOPT_USERAGENT, "pulse-canceld/" PULSE_VERSION);
     SET(CURLOPT_HTTPHEADER, p->headers);
     SET(CURLOPT_CONNECTTIMEOUT_MS, p->connect_timeout_ms);
@@ -434,9 +437,11 @@ static void finish_exchange(struct exchange *x, CURLcode rc)
     }
     (void) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
     (void) curl_easy_getinfo(x->easy, CURLINFO_REQUEST_SIZE, &request_size);
+    curl_off_t pretransfer_us = 0;
+    (void) curl_easy_getinfo(x->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer_us);
     struct reply reply = {
         .transport = transport_of(rc),
-        .sent = request_size > 0,
+        .sent = request_size > 0 && pretransfer_us > 0,
         .trouble = rc != CURLE_OK ? trouble_of(x, rc) : NULL,
         .status = (int) status,
         .body = x->body.len > 0 ? x->body.data : "",

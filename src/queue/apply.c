@@ -100,6 +100,16 @@ static int settled_add(struct writer *w, struct op *op, const struct request *re
     return r;
 }
 
+/* Of an outcome whose line is written from the database. */
+static int tell_again(struct writer *w, struct op *op, const struct request *done)
+{
+    bool broken = w->lines_broken;
+    w->lines_broken = true;
+    int r = settled_add(w, op, done);
+    w->lines_broken = broken;
+    return r;
+}
+
 /* Gives `n` and writes the outcome. */
 static int settle_one(struct writer *w, struct op *op, struct request *req)
 {
@@ -124,10 +134,8 @@ static int settle_one(struct writer *w, struct op *op, struct request *req)
     r = store_find(w->store, req->request_id, &done, NULL);
     if (r < 0)
         return r;
-    bool broken = w->lines_broken;
-    w->lines_broken = true;
-    r = settled_add(w, op, done);
-    w->lines_broken = broken;
+    req->n = done->n;
+    r = tell_again(w, op, done);
     request_destroy(done);
     return r;
 }
@@ -234,6 +242,32 @@ static int settle_interim_leader(struct writer *w, struct op *op, const struct r
     return r == -ENOENT ? 0 : r;
 }
 
+/* After a commit that was reported as failed and has become durable all the same: the followers
+ * settled in it have the numbers after their leader's. */
+static int tell_followers_again(struct writer *w, struct op *op, const struct request *leader)
+{
+    struct request *done[FOLLOWERS_STEP];
+    int64_t n = leader->n;
+    for (bool more = true; more;) {
+        size_t got = 0;
+        int r = store_fetch_results(w->store, n, FOLLOWERS_STEP, done, &got);
+        if (r < 0)
+            return r;
+        more = got == FOLLOWERS_STEP;
+        for (size_t i = 0; i < got; i++) {
+            more = more && done[i]->chain == leader->chain;
+            if (r == 0 && done[i]->chain == leader->chain && done[i]->n == n + 1) {
+                r = tell_again(w, op, done[i]);
+                n++;
+            }
+            request_destroy(done[i]);
+        }
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 static int apply_settle(struct writer *w, struct op *op)
 {
     struct request *req = op->request;
@@ -247,7 +281,9 @@ static int apply_settle(struct writer *w, struct op *op)
     /* While the map is being read it does not know yet. */
     joined = joined || w->filling;
 
+    int64_t next_n = w->last_n + 1;
     int r = settle_one(w, op, req);
+    bool lasted = r == 0 && op->repeated && w->last_n + 1 == next_n;
     /* A follower may have been made leader while this operation was on its way. */
     if (r == 0 && req->follows) {
         struct request *leader = NULL;
@@ -261,7 +297,16 @@ static int apply_settle(struct writer *w, struct op *op)
         return r;
     if (op->whole_chain) {
         chain_remove(w, req);
-        return joined ? settle_followers(w, op, req) : 0;
+        if (lasted)
+            r = tell_followers_again(w, op, req);
+        if (r == 0 && lasted)
+            r = settle_interim_leader(w, op, req);
+        return r == 0 && joined ? settle_followers(w, op, req) : r;
+    }
+    if (lasted) {
+        r = store_find_leader(w->store, req->chain, &op->promoted);
+        if (r != -ENOENT)
+            return r;
     }
     r = joined ? promote_next(w, req, &op->promoted) : -ENOENT;
     if (r == -ENOENT) {

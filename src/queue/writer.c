@@ -141,7 +141,9 @@ static int load_counts(struct writer *w, struct store_counts *ret)
 
     /* Rows are pruned only behind the synced line, so that this is the last number for sure. */
     w->last_n = counts.last_n > synced_n ? counts.last_n : synced_n;
+    /* Numbers of rows that have been pruned are not given out again. */
     w->last_seq = counts.last_seq > w->last_seq ? counts.last_seq : w->last_seq;
+    w->last_seq = floor > w->last_seq ? floor : w->last_seq;
     w->count = counts.pending;
     w->fresh_floor = floor;
     w->filling = true;
@@ -163,6 +165,9 @@ static int reopen_store(struct writer *w)
     struct store_counts counts;
     if (r == 0)
         r = load_counts(w, &counts);
+    /* Another database in its place, as when its file system has gone: outcomes are missing. */
+    if (r == 0 && w->last_n < w->written_n)
+        r = -ESTALE;
     if (r == 0)
         r = store_begin(w->store);
     if (r == 0)
@@ -368,6 +373,7 @@ static void reopen_log(struct writer *w)
     }
     w->reopen_log = false;
     log_recovered(w);
+    write_lines(w);
     checkpoint(w);
 }
 
@@ -493,8 +499,11 @@ static void work_on(struct writer *w, struct op_list *work)
     keep_continuing(w, &batch);
     /* Those who wait are answered before the log is written. */
     post(w, &batch);
+    /* Asked before the lines are tried, which may put off the next try: reopening is the remedy for
+     * a file that can't be written any more. */
+    bool log_due = w->log_error == 0 || clock_mono_ms() >= w->retry_at_ms;
     write_lines(w);
-    if (w->reopen_log && (w->log_error == 0 || clock_mono_ms() >= w->retry_at_ms))
+    if (w->reopen_log && log_due)
         reopen_log(w);
     if (w->store != NULL && w->sync_at_ms != 0 && clock_mono_ms() >= w->sync_at_ms)
         checkpoint(w);

@@ -7,6 +7,7 @@ memory, descriptors and order, never a time.
 
 import json
 import os
+import re
 import resource
 import select
 import socket
@@ -39,7 +40,7 @@ def descriptors(daemon):
 def sanitized(daemon):
     """Sanitizers need memory of their own."""
     with open(f"/proc/{daemon.process.pid}/maps", encoding="utf-8", errors="replace") as file:
-        return "libasan" in file.read() or SANITIZERS.search(daemon.stderr())
+        return re.search("lib[at]san", file.read()) or SANITIZERS.search(daemon.stderr())
 
 
 def check_growth(daemon, before, limit=GROWTH_MAX):

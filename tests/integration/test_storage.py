@@ -214,9 +214,15 @@ def test_administration_in_trouble(on_disks, disks, standin):
     pid = daemon.process.pid
     disks["database"].fill()
     Traffic(daemon).until_refused()
-    for method in ("hold", "flush"):
-        with daemon.client() as client:
-            check_refusal(client.error(method))
+    with daemon.client() as client:
+        for method, params in (("hold", {}), ("release", {}), ("flush", {}), ("retry", {"job_id": "a"}),
+                               ("withdraw", {"job_id": "a"})):
+            check_refusal(client.error(method, **params))
+            assert client.error(method, nonsense=1).code == -32602
+        # What needs no writing goes on.
+        assert client.call("list")["requests"] is not None
+        assert client.call("reload") == {"reloaded": True, "restart_needed": []}
+        assert client.call("subscribe") == {"subscribed": True}
     assert daemon.call("stats")["held"] is None
     disks["database"].empty()
     wait_recovery(daemon, manager, pid)

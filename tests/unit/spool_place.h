@@ -25,7 +25,7 @@
 #include "intake/spool.h"
 #include "queue/queue.h"
 
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 60000
 
 /* --- The queue --- */
 
