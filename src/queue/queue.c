@@ -522,6 +522,14 @@ void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata)
     q->stopping = true;
     q->stop_done = done;
     q->stop_userdata = userdata;
+    /* One read may take a second with a long history; a queue of them must not hold up the end. */
+    struct read *read;
+    while ((read = TAILQ_FIRST(&q->reads)) != NULL) {
+        TAILQ_REMOVE(&q->reads, read, link);
+        read->query->done(read->query, -ESHUTDOWN, read->query->userdata);
+        queue_query_destroy(read->query);
+        free(read);
+    }
     uv_mutex_lock(&q->writer.mutex);
     q->writer.stopping = true;
     uv_cond_signal(&q->writer.cond);

@@ -249,7 +249,7 @@ struct queue_query {
      * and yet have more. */
     bool more;
     int64_t next_seq;
-    /* status 0 or -EIO. The query is freed after it. */
+    /* status 0, -EIO, or -ESHUTDOWN. The query is freed after it. */
     void (*done)(struct queue_query *query, int status, void *userdata);
     void *userdata;
 };

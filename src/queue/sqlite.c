@@ -1020,8 +1020,9 @@ static sqlite3_stmt *bind_query(struct store *st, const struct queue_query *quer
 /* How far a list has looked: to the last row it gives, or to the end of its step. */
 static int find_list_end(struct store *st, struct queue_query *query, size_t limit)
 {
-    if (query->n_rows == limit) {
-        query->next_seq = query->rows[limit - 1].request->seq;
+    const struct request *last = query->n_rows > 0 ? query->rows[query->n_rows - 1].request : NULL;
+    if (query->n_rows == limit && last != NULL) {
+        query->next_seq = last->seq;
         query->more = true;
         return 0;
     }

@@ -379,14 +379,14 @@ static void reopen_log(struct writer *w)
 
 /* --- The thread --- */
 
-/* With the mutex held. False when it is time to end. */
-static bool wait_for_work(struct writer *w)
+/* With the mutex held. */
+static void wait_for_work(struct writer *w)
 {
     for (;;) {
         bool usable = w->store != NULL;
         if (w->urgent || w->stopping || (usable && w->filling) ||
             (usable && !TAILQ_EMPTY(&w->held)))
-            return true;
+            return;
 
         int64_t until_ms = INT64_MAX;
         if (!TAILQ_EMPTY(&w->inbox))
@@ -401,7 +401,7 @@ static bool wait_for_work(struct writer *w)
         }
         int64_t now_ms = clock_mono_ms();
         if (until_ms <= now_ms)
-            return true;
+            return;
         (void) uv_cond_timedwait(&w->cond, &w->mutex, (uint64_t) (until_ms - now_ms) * 1000000);
     }
 }
@@ -467,7 +467,7 @@ static void forget_watched(struct writer *w, const struct op_list *done)
 
 static void work_on(struct writer *w, struct op_list *work)
 {
-    if (w->store == NULL && (clock_mono_ms() >= w->retry_at_ms || w->stopping))
+    if (w->store == NULL && (clock_mono_ms() >= w->retry_at_ms || w->ending))
         (void) reopen_store(w);
     if (w->store == NULL) {
         fail_or_hold(w, work);
@@ -533,17 +533,20 @@ static void take_work(struct writer *w, struct op_list *work)
 static void writer_main(void *arg)
 {
     struct writer *w = arg;
+    bool tried = false; /* once more, in trouble, before we end */
     for (;;) {
         struct op_list work = TAILQ_HEAD_INITIALIZER(work);
         uv_mutex_lock(&w->mutex);
-        (void) wait_for_work(w);
+        wait_for_work(w);
         take_work(w, &work);
-        bool stopping = w->stopping;
+        w->ending = w->stopping;
         uv_mutex_unlock(&w->mutex);
 
-        bool last = stopping && TAILQ_EMPTY(&work) && finished(w);
-        if (last)
-            break;
+        if (w->ending && TAILQ_EMPTY(&work) && finished(w)) {
+            if (tried || w->store != NULL || TAILQ_EMPTY(&w->held))
+                break;
+            tried = true;
+        }
         work_on(w, &work);
         tell_trouble(w);
     }

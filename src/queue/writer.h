@@ -103,6 +103,7 @@ struct writer {
     int64_t pending; /* published with each outbox */
 
     /* The writer thread's own. */
+    bool ending;            /* `stopping`, as last looked at */
     struct store *store;    /* NULL while in trouble */
     struct u64map *chains;  /* job ID hash → chain << 1 | whether anyone has joined it */
     struct u64map *watched; /* mixed seq → 1: its line is wanted */
