@@ -99,7 +99,10 @@ class Daemon:
                  socket={"path": self.socket}, queue={"database": self.database}, results={"path": self.results})
         self.set(**groups)
         self.write_key(key)
+        self.binary = binary_path()
         if user is not None:
+            # The other user may not be let into where it was built, as below /root.
+            self.binary = shutil.copy(self.binary, os.path.join(self.home, "pulse-canceld"))
             for path, directories, files in os.walk(self.home):
                 for one in [path] + [os.path.join(path, file) for file in directories + files]:
                     os.chown(one, user, user)
@@ -142,7 +145,7 @@ class Daemon:
             options.update(user=self.user, group=self.user, extra_groups=[])
         with open(self.stderr_path, "ab") as stderr:
             self.process = subprocess.Popen(
-                command or [binary_path(), "-c", self.config], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+                command or [self.binary, "-c", self.config], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
                 env=clean_environment(**{**self.environment, **(environment or {})}), cwd="/",
                 preexec_fn=end_with_the_tests, **options)
         return self.process
