@@ -142,8 +142,11 @@ def test_by_outcome(daemon, standin):
     requests, lengths = pages(daemon, outcome="cancelled", limit=1)
     assert (jobs(requests), lengths) == (["a", "b"], [1, 1])
     # What is not done has no outcome.
+    daemon.call("hold")
+    daemon.cancel("q")
     for state in ("queued", "in_flight", "waiting"):
         assert daemon.call("list", state=state, outcome="cancelled") == {"requests": [], "next": None}
+    daemon.call("release")
 
 
 def test_over_a_restart(daemon):

@@ -170,23 +170,32 @@ def small_buffers(daemon):
 def test_who_is_too_slow_is_told_how_many_it_missed(daemon):
     """Long messages, so that few are enough."""
     slow, fast = small_buffers(daemon), subscribe(daemon)
-    total = 0
-    for turn in range(4):
+    total, told, missed = 0, 0, 0
+
+    def make(turn):
+        nonlocal total
         bad = "".join(f"{turn}-{number} " + "x" * 240 + "\n" for number in range(99)).encode()
         for number in range(80):
             daemon.drop(f"f{turn}-{number}", bad)
+        outcomes(fast, 80 * 99)         # who reads misses nothing
         total += 80 * 99
-        outcomes(fast, 80 * 99)     # who reads misses nothing
-    told, missed, last = 0, 0, 0
-    while told + missed < total:
-        method, params = note(slow)
-        if method == "missed":
-            missed += params["count"]
-            last += params["count"]
-        else:
-            told += 1
-            last += 1
-            assert params["n"] == last, "in order, and the count fits"
+
+    def read(until):
+        nonlocal told, missed
+        while told + missed < until:
+            method, params = note(slow)
+            if method == "missed":
+                missed += params["count"]
+            else:
+                told += 1
+                assert params["n"] == told + missed, "in order, and the counts fit"
+
+    for turn in range(3):
+        make(turn)
+    read(1500)                          # some of it only
+    assert missed == 0
+    make(3)
+    read(total)
     assert missed > 0 and told > 0
     # It goes on.
     daemon.outcome("a")
