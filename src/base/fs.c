@@ -176,3 +176,19 @@ int fs_no_writer(int fd)
     (void) fcntl(fd, F_SETLEASE, F_UNLCK);
     return 1;
 }
+
+ssize_t fs_read_at(int fd, void *data, size_t len, off_t offset)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = pread(fd, (char *) data + done, len - done, offset + (off_t) done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        done += (size_t) n;
+    }
+    return (ssize_t) done;
+}

@@ -10,6 +10,10 @@
  * how much of it went out before. */
 int fs_write_all(int fd, const void *data, size_t len, size_t *ret_written);
 
+/* Reads `len` bytes from `offset` on, or up to the end of the file, through short reads and EINTR.
+ * How many, or -errno. */
+ssize_t fs_read_at(int fd, void *data, size_t len, off_t offset);
+
 /* Makes the directories above `path`, like mkdir -p `dirname path`. */
 int fs_make_parents(const char *path, mode_t mode);
 

@@ -217,18 +217,7 @@ enum claim_next claim_reject(struct claim *c, enum reject_cause cause, int64_t d
 
 ssize_t claim_read_at(const struct claim *c, char *data, size_t len, off_t offset)
 {
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = pread(c->fd, data + done, len - done, offset + (off_t) done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        done += (size_t) n;
-    }
-    return (ssize_t) done;
+    return fs_read_at(c->fd, data, len, offset);
 }
 
 /* Without a lease: it has not changed for settle_ms, by its own time or by our watching it. The

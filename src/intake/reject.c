@@ -26,7 +26,7 @@
 /* One place each: `why` may hold one %jd for the detail. */
 struct text {
     const char *why;
-    const char *todo;
+    const char *remedy;
 };
 
 static struct text text_of(enum reject_cause cause)
@@ -176,7 +176,7 @@ static int format_reason(struct buf *b, const struct reject *why)
         r = json_append_cstr(b, why->name); /* quoted, and nothing in it breaks the line */
     if (r == 0)
         r = buf_printf(b, ":\n%s.\n\nWhat to do: %s\n\nTime: %s\nClaim: %s\n", what,
-                       text_of(why->cause).todo, time, why->uuid);
+                       text_of(why->cause).remedy, time, why->uuid);
     return r;
 }
 

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fs.h"
+
 #define KEY_MAX 4096
 #define CREDENTIAL "api-key"
 
@@ -83,23 +85,6 @@ static const char *check_content(const char *text, size_t *len)
     return NULL;
 }
 
-/* Up to `size` bytes. */
-static ssize_t read_full(int fd, char *data, size_t size)
-{
-    size_t len = 0;
-    while (len < size) {
-        ssize_t n = read(fd, data + len, size - len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        len += (size_t) n;
-    }
-    return (ssize_t) len;
-}
-
 int config_read_key(const struct config_report *report, unsigned line, struct config *config)
 {
     struct key_source source = { 0 };
@@ -120,7 +105,7 @@ int config_read_key(const struct config_report *report, unsigned line, struct co
     }
     what = check_file(&source, &st);
     if (what == NULL) {
-        ssize_t n = read_full(fd, text, sizeof(text));
+        ssize_t n = fs_read_at(fd, text, sizeof(text), 0);
         if (n < 0) {
             r = config_fault(report, line, "api.key_file", "%s: cannot be read: %s", source.path,
                              strerror((int) -n));

@@ -16,23 +16,6 @@ static const char opening[] = "{\"n\":";
 #define OPENING_LEN (sizeof(opening) - 1)
 #define DIGITS_MAX 18
 
-/* As many bytes as there are, up to `len`. Returns their number or -errno. */
-static ssize_t read_at(int fd, void *data, size_t len, int64_t offset)
-{
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = pread(fd, (char *) data + done, len - done, offset + (int64_t) done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        done += (size_t) n;
-    }
-    return (ssize_t) done;
-}
-
 /* N of {"n":N, or 0. */
 static int64_t number_of(const char *line, size_t len)
 {
@@ -99,7 +82,7 @@ static int fill(struct reader *rd)
     rd->begin = 0;
 
     size_t room = SCAN_LINE_MAX - rd->end;
-    ssize_t n = read_at(rd->fd, rd->data + rd->end, room, rd->offset + (int64_t) rd->end);
+    ssize_t n = fs_read_at(rd->fd, rd->data + rd->end, room, rd->offset + (int64_t) rd->end);
     if (n < 0)
         return (int) n;
     rd->eof = (size_t) n < room;
@@ -235,7 +218,7 @@ int scan_line_before(int fd, int64_t offset, int64_t n)
     if (data == NULL)
         return -ENOMEM;
 
-    ssize_t got = read_at(fd, data, len, offset - (int64_t) len);
+    ssize_t got = fs_read_at(fd, data, len, offset - (int64_t) len);
     int r = got < 0 ? (int) got : 0;
     if (got == (ssize_t) len && data[len - 1] == '\n') {
         const char *newline = memrchr(data, '\n', len - 1);
@@ -275,7 +258,7 @@ int scan_is_wreck(int fd)
     enum wreck_part part = WRECK_OPENING;
 
     for (;;) {
-        ssize_t n = read_at(fd, data, sizeof(data), offset);
+        ssize_t n = fs_read_at(fd, data, sizeof(data), offset);
         if (n <= 0)
             return n < 0 ? (int) n : 1;
         for (ssize_t i = 0; i < n; i++)
@@ -289,6 +272,6 @@ int scan_is_wreck(int fd)
 int64_t scan_first_n(int fd)
 {
     char data[OPENING_LEN + DIGITS_MAX + 1];
-    ssize_t n = read_at(fd, data, sizeof(data), 0);
+    ssize_t n = fs_read_at(fd, data, sizeof(data), 0);
     return n < 0 ? 0 : number_of(data, (size_t) n);
 }
