@@ -1,8 +1,8 @@
 /* Builds the parts, wires them, and runs them. Loop thread.
  *
  * Stopping goes in steps, each of which begins when the one before is through: intake is shut and
- * requests in flight finish (for a while); the queue commits everything; sockets and handles are
- * closed; the loop ends by itself. */
+ * requests in flight finish (for a while); what is left of them is cut off and the queue commits
+ * everything; sockets and handles are closed; the loop ends by itself. */
 #include "daemon/daemon.h"
 
 #include <errno.h>
@@ -147,39 +147,39 @@ static void on_settled(void *userdata, const struct queue_settled *settled)
 {
     struct daemon *d = userdata;
     d->outcomes[settled->outcome]++;
-    dispatch_settled(d->dispatch, settled->seq);
+    dispatch_ended(d->dispatch, settled->seq);
     control_settled(d->control, settled);
     if (!d->stopping)
         spool_resume(d->spool);
     touch_status(d);
 }
 
-static void on_fetched(void *userdata, int status, struct request **requests, size_t n)
+static void on_ended_before(void *userdata, int64_t seq)
 {
     struct daemon *d = userdata;
-    dispatch_fetched(d->dispatch, status, requests, n);
+    dispatch_ended(d->dispatch, seq);
 }
 
-static void on_fetched_due(void *userdata, int status, struct request **requests, size_t n,
-                           int64_t next_wake_at_ms)
+static void on_fetched(void *userdata, enum queue_order order, int status,
+                       struct request **requests, size_t n, int64_t next_at_ms)
 {
     struct daemon *d = userdata;
-    dispatch_fetched_due(d->dispatch, status, requests, n, next_wake_at_ms);
+    dispatch_fetched(d->dispatch, order, status, requests, n, next_at_ms);
 }
 
 static void stop(struct daemon *d, const char *why);
 
-static void on_storage(void *userdata, const char *trouble, bool fatal)
+static void on_storage(void *userdata, const struct queue_trouble *trouble)
 {
     struct daemon *d = userdata;
-    if (fatal && !d->stopping) {
+    if (trouble->fatal && !d->stopping) {
         log_error("daemon: the queue database is corrupt; restore it, or move it away together "
                   "with the results log to begin anew");
         d->exit_status = 1;
         stop(d, "it can't go on");
     }
-    dispatch_storage(d->dispatch, trouble == NULL);
-    if (trouble == NULL && !d->stopping)
+    dispatch_storage(d->dispatch, !trouble->database);
+    if (trouble->text == NULL && !d->stopping)
         spool_resume(d->spool);
     tell_status(d);
 }
@@ -322,7 +322,6 @@ static void on_queue_stopped(void *userdata)
 {
     struct daemon *d = userdata;
     control_stop(d->control, on_part_stopped, d);
-    dispatch_stop(d->dispatch, on_part_stopped, d);
     close_own_handles(d);
 }
 
@@ -334,6 +333,8 @@ static void on_step(uv_prepare_t *step)
     d->queue_stopping = true;
     (void) uv_prepare_stop(&d->step);
     (void) uv_timer_stop(&d->grace_timer);
+    /* Before the queue: a late reply would have nowhere to go. */
+    dispatch_stop(d->dispatch, on_part_stopped, d);
     queue_stop(d->queue, on_queue_stopped, d);
 }
 
@@ -556,7 +557,7 @@ static int create_parts(struct daemon *d, struct buf *err)
         .promoted = on_promoted,
         .settled = on_settled,
         .fetched = on_fetched,
-        .fetched_due = on_fetched_due,
+        .ended_before = on_ended_before,
         .storage = on_storage,
         .userdata = d,
     };

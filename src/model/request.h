@@ -87,6 +87,13 @@ struct request *request_create(enum source source, const char *request_id, const
                                int64_t deadline_at_ms);
 void request_destroy(struct request *req);
 
+/* Attempts of its chain before it joined. */
+unsigned request_base(const struct request *req);
+
+/* Gives a follower the attempts of its leader, and what has come of those that were made since it
+ * joined; `whole`: what has come of all, since it ends with the leader. 0 or -ENOMEM. */
+int request_inherit(struct request *req, const struct request *leader, bool whole);
+
 /* Replaces a string of the request by a copy of `text` (NULL = none), cut at REQUEST_TEXT_MAX
  * bytes but not inside a UTF-8 sequence. 0 or -ENOMEM. */
 int request_set_text(char **field, const char *text);

@@ -35,8 +35,7 @@ static void forget_outputs(struct op *op)
 void op_reset(struct op *op)
 {
     forget_outputs(op);
-    op->continues = op->continued;
-    op->repeated = true;
+    op->continues = false;
     if (op->put == NULL)
         return;
     for (size_t i = 0; i < op->put->n_requests; i++) {

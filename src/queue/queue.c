@@ -28,8 +28,6 @@ struct queue {
     struct queue_handler handler;
     int lock_fd;
     char *trouble;
-    size_t watching; /* puts and outcomes that somebody waits for */
-    bool watch_all;
     bool async_open;
 
     /* The read-only connection; used by the one read that is under way. */
@@ -96,12 +94,6 @@ void queue_query_destroy(struct queue_query *query)
     free(query);
 }
 
-int64_t queue_wake_at_ms(const struct request *req)
-{
-    bool due_first = req->due_at_ms != 0 && req->due_at_ms < req->deadline_at_ms;
-    return due_first ? req->due_at_ms : req->deadline_at_ms;
-}
-
 /* --- To the writer --- */
 
 /* Puts of more requests than this wait for each other, not others for them. */
@@ -115,6 +107,8 @@ static void hand_over(struct queue *q, struct op *op, bool urgent)
     if (was_empty)
         w->lazy_at_ms = (int64_t) (uv_hrtime() / 1000000);
     bool bulky = op->kind == OP_PUT && op->put->n_requests >= BULK_MIN;
+    bool watched = w->watch_all || w->n_watched > 0;
+    urgent = urgent || (op->kind == OP_SETTLE && watched);
     TAILQ_INSERT_TAIL(bulky ? &w->bulk : &w->inbox, op, link);
     bool wake = was_empty || (urgent && !w->urgent);
     w->urgent = w->urgent || urgent;
@@ -144,8 +138,6 @@ int queue_put(struct queue *q, struct queue_put *put)
     if (op == NULL)
         return -ENOMEM;
     op->put = put;
-    if (put->watch)
-        q->watching += put->n_requests;
     hand_over(q, op, true);
     return 0;
 }
@@ -162,23 +154,15 @@ void queue_settle(struct queue *q, struct request *req, bool whole_chain)
     struct op *op = op_create_or_abort(OP_SETTLE);
     op->request = req;
     op->whole_chain = whole_chain;
-    hand_over(q, op, q->watching > 0 || q->watch_all);
+    hand_over(q, op, false);
 }
 
-void queue_fetch(struct queue *q, int64_t after_seq, size_t limit)
+void queue_fetch(struct queue *q, enum queue_order order, struct queue_position after,
+                 int64_t until_ms, size_t limit)
 {
     struct op *op = op_create_or_abort(OP_FETCH);
-    op->after_seq = after_seq;
-    op->limit = limit;
-    hand_over(q, op, true);
-}
-
-void queue_fetch_due(struct queue *q, int64_t after_ms, int64_t after_seq, int64_t until_ms,
-                     size_t limit)
-{
-    struct op *op = op_create_or_abort(OP_FETCH_DUE);
-    op->after_ms = after_ms;
-    op->after_seq = after_seq;
+    op->order = order;
+    op->after = after;
     op->until_ms = until_ms;
     op->limit = limit;
     hand_over(q, op, true);
@@ -229,7 +213,6 @@ void queue_barrier(struct queue *q, queue_done_fn done, void *userdata)
 
 void queue_watch_all(struct queue *q, bool on)
 {
-    q->watch_all = on;
     uv_mutex_lock(&q->writer.mutex);
     q->writer.watch_all = on;
     uv_mutex_unlock(&q->writer.mutex);
@@ -245,11 +228,6 @@ void queue_set_limits(struct queue *q, int64_t max_pending, int64_t history_days
 
 /* --- From the writer --- */
 
-static void watching_less(struct queue *q, size_t n)
-{
-    q->watching = q->watching > n ? q->watching - n : 0;
-}
-
 static void tell_settled(struct queue *q, const struct op *op)
 {
     for (size_t i = 0; i < op->n_settled; i++) {
@@ -262,8 +240,6 @@ static void tell_settled(struct queue *q, const struct op *op)
             .line = s->line,
             .line_len = s->line_len,
         };
-        if (s->line != NULL)
-            watching_less(q, 1);
         q->handler.settled(q->handler.userdata, &settled);
     }
 }
@@ -276,8 +252,6 @@ static void put_returned(struct queue *q, struct op *op)
     for (size_t i = 0; i < put->n_requests; i++) {
         struct request *req = put->requests[i];
         bool accepted = op->status == 0 && put->results[i].outcome == PUT_ACCEPTED;
-        if (put->watch && !accepted)
-            watching_less(q, 1);
         if (!accepted || req->state == REQUEST_DONE)
             continue;
         put->requests[i] = NULL;
@@ -291,11 +265,34 @@ static void fetch_returned(struct queue *q, struct op *op)
 {
     size_t n = op->n_requests;
     op->n_requests = 0; /* the requests move */
-    if (op->kind == OP_FETCH)
-        q->handler.fetched(q->handler.userdata, op->status, op->requests, n);
-    else
-        q->handler.fetched_due(q->handler.userdata, op->status, op->requests, n,
-                               op->next_wake_at_ms);
+    q->handler.fetched(q->handler.userdata, op->order, op->status, op->requests, n, op->next_at_ms);
+}
+
+static void settle_returned(struct queue *q, struct op *op)
+{
+    bool anew = false;
+    for (size_t i = 0; i < op->n_settled && op->request != NULL; i++)
+        anew = anew || op->settled[i].seq == op->request->seq;
+    tell_settled(q, op);
+    if (!anew && op->request != NULL)
+        q->handler.ended_before(q->handler.userdata, op->request->seq);
+    struct request *promoted = op->promoted;
+    op->promoted = NULL;
+    if (promoted != NULL)
+        q->handler.promoted(q->handler.userdata, promoted);
+}
+
+static void trouble_returned(struct queue *q, struct op *op)
+{
+    free(q->trouble);
+    q->trouble = op->text;
+    op->text = NULL;
+    struct queue_trouble trouble = {
+        .text = q->trouble,
+        .database = op->database,
+        .fatal = op->fatal,
+    };
+    q->handler.storage(q->handler.userdata, &trouble);
 }
 
 static void returned(struct queue *q, struct op *op)
@@ -311,14 +308,9 @@ static void returned(struct queue *q, struct op *op)
         q->handler.retried(q->handler.userdata, req);
         break;
     case OP_SETTLE:
-        tell_settled(q, op);
-        req = op->promoted;
-        op->promoted = NULL;
-        if (req != NULL)
-            q->handler.promoted(q->handler.userdata, req);
+        settle_returned(q, op);
         break;
     case OP_FETCH:
-    case OP_FETCH_DUE:
         fetch_returned(q, op);
         break;
     case OP_REOPEN_LOG:
@@ -329,10 +321,7 @@ static void returned(struct queue *q, struct op *op)
         op->done(op->done_userdata, op->status, op->n);
         break;
     case OP_STORAGE:
-        free(q->trouble);
-        q->trouble = op->text;
-        op->text = NULL;
-        q->handler.storage(q->handler.userdata, q->trouble, op->fatal);
+        trouble_returned(q, op);
         break;
     case OP_STOPPED:
         q->writer_ended = true;
@@ -410,9 +399,9 @@ static void start_read(struct queue *q)
 
 void queue_read(struct queue *q, struct queue_query *query)
 {
-    struct read *read = calloc(1, sizeof(*read));
+    struct read *read = q->stopping ? NULL : calloc(1, sizeof(*read));
     if (read == NULL) {
-        query->done(query, -EIO, query->userdata);
+        query->done(query, q->stopping ? -ESHUTDOWN : -EIO, query->userdata);
         queue_query_destroy(query);
         return;
     }

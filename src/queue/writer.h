@@ -16,12 +16,14 @@
 #include "queue/queue.h"
 #include "queue/sqlite.h"
 
+/* Lines of one batch in memory, bytes. */
+#define LINES_MAX ((size_t) 8 << 20)
+
 enum op_kind {
     OP_PUT,
     OP_RETRY,
     OP_SETTLE,
     OP_FETCH,
-    OP_FETCH_DUE,
     OP_REOPEN_LOG,
     OP_SET_HELD,
     OP_FLUSH,
@@ -48,12 +50,12 @@ struct op {
 
     struct request *request; /* RETRY, SETTLE */
     bool whole_chain;
-    bool continues; /* SETTLE: the leader is done, followers are left */
-    bool continued; /* what `continues` was before the transaction */
-    bool repeated;  /* it was applied before, in a transaction that failed */
+    bool continues; /* SETTLE: more followers are left, and the leader */
     struct request *promoted;
 
-    int64_t after_ms, after_seq, until_ms, next_wake_at_ms;
+    enum queue_order order; /* FETCH */
+    struct queue_position after;
+    int64_t until_ms, next_at_ms;
     size_t limit;
     struct request **requests;
     size_t n_requests;
@@ -68,14 +70,15 @@ struct op {
     void *done_userdata;
 
     char *text; /* STORAGE: NULL = all is well again */
-    bool fatal;
+    bool database, fatal;
 };
 TAILQ_HEAD(op_list, op);
 
 struct op *op_create(enum op_kind kind);
 /* Frees everything it still owns. */
 void op_destroy(struct op *op);
-/* Forgets what an application that was rolled back has left in it. */
+/* Forgets what an application that was rolled back has left in it. Until then it tells whether the
+ * commit became durable all the same. */
 void op_reset(struct op *op);
 
 struct writer {
@@ -100,7 +103,8 @@ struct writer {
     int64_t max_pending;
     int64_t history_ms;
     struct op_list outbox;
-    int64_t pending; /* published with each outbox */
+    int64_t pending;  /* published with each outbox, as is this: */
+    size_t n_watched; /* `watched`'s */
 
     /* The writer thread's own. */
     bool ending;            /* `stopping`, as last looked at */
@@ -110,7 +114,7 @@ struct writer {
     bool all_watched;       /* every line is, for this batch */
     uint8_t hash_key[16];
     bool filling; /* `chains` is being read from the database; puts are deferred */
-    struct store_position fill_position;
+    struct queue_position fill_position;
     struct op_list deferred; /* puts */
     struct op_list held;     /* retries and settlements that no commit has taken yet */
     int64_t last_seq, last_n, count;
@@ -140,6 +144,22 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
                  struct buf *reterr);
 /* After the thread has ended, or was never started. */
 void writer_finish(struct writer *w);
+
+/* writer_log.c: the results log, which trails the database. All but writer_recover_log() handle what
+ * fails themselves: it is tried again later. */
+/* As at a start. 0 or -errno, with a text for the operator in `reterr`. */
+int writer_recover_log(struct writer *w, struct buf *reterr);
+/* Appends what is committed and not yet in the log. */
+void writer_append_lines(struct writer *w);
+/* Syncs the log, and only then says in the database how far it is synced; prunes behind that. */
+void writer_checkpoint(struct writer *w);
+/* A rotation. What was committed before it belongs into the old file. */
+void writer_reopen_log(struct writer *w);
+
+/* writer.c: the database, or the log, can't be used for now. */
+void writer_store_failed(struct writer *w, int error);
+void writer_log_failed(struct writer *w, int error);
+void writer_log_recovered(struct writer *w);
 
 /* apply.c: what an operation does to the store and the chains, inside a transaction. 0 or -errno of
  * the store: then the whole transaction is rolled back. */
