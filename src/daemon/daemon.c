@@ -244,7 +244,7 @@ static void host_hold(void *userdata, bool held, queue_done_fn done, void *done_
     if (a == NULL)
         return;
     a->held = held;
-    queue_set_held(d->queue, held, on_held, a);
+    queue_set_note(d->queue, "held", held, on_held, a);
 }
 
 static void on_flushed(void *userdata, int status, int64_t n)
@@ -333,9 +333,10 @@ static void on_step(uv_prepare_t *step)
     d->queue_stopping = true;
     (void) uv_prepare_stop(&d->step);
     (void) uv_timer_stop(&d->grace_timer);
+    bool clean = dispatch_get_stats(d->dispatch)->in_flight == 0;
     /* Before the queue: a late reply would have nowhere to go. */
     dispatch_stop(d->dispatch, on_part_stopped, d);
-    queue_stop(d->queue, on_queue_stopped, d);
+    queue_stop(d->queue, clean, on_queue_stopped, d);
 }
 
 static void on_drained(void *userdata)
@@ -562,7 +563,7 @@ static int create_parts(struct daemon *d, struct buf *err)
         .userdata = d,
     };
     queue_set_handler(d->queue, &handler);
-    d->held = queue_held_at_start(d->queue);
+    d->held = queue_note(d->queue, "held") != 0;
     r = dispatch_create(&d->dispatch, &d->loop, d->queue);
     if (r == 0)
         r = configure_dispatch(d, d->config);
@@ -594,7 +595,7 @@ static void take_down(struct daemon *d)
     if (d->dispatch != NULL)
         dispatch_stop(d->dispatch, on_part_stopped, d);
     if (d->queue != NULL)
-        queue_stop(d->queue, on_part_stopped, d);
+        queue_stop(d->queue, true, on_part_stopped, d);
     close_own_handles(d);
 }
 

@@ -113,7 +113,7 @@ static void keep_judgement(struct dispatch *d, struct request *req, struct judge
     if (j->counts) {
         req->attempts++;
         req->chain_attempts++;
-        req->endpoint = req->trying;
+        req->endpoint = d->endpoint;
         req->connect_failures = 0;
         d->stats.attempts++;
     } else {
@@ -199,7 +199,6 @@ static void start_attempt(struct dispatch *d, struct request *req)
     char path[ENDPOINT_PATH_MAX];
     endpoint_path(d->endpoint, req->job_id, path);
 
-    req->trying = d->endpoint;
     TAILQ_INSERT_TAIL(&d->in_flight, req, link);
     d->stats.in_flight++;
     if (req->chain_attempts > 0 || req->connect_failures > 0)
@@ -410,7 +409,7 @@ int dispatch_configure(struct dispatch *d, const struct dispatch_options *option
 void dispatch_start(struct dispatch *d)
 {
     window_start(d->window);
-    d->held = queue_held_at_start(d->queue);
+    d->held = queue_note(d->queue, "held") != 0;
     d->started = true;
     pump(d);
 }
