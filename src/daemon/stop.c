@@ -1,0 +1,95 @@
+/* Stopping. Loop thread.
+ *
+ * It goes in steps, each of which begins when the one before is through: intake is shut and
+ * requests in flight finish (for a while); the queue commits everything; sockets and handles are
+ * closed; the loop ends by itself. */
+#include "base/log.h"
+#include "daemon/daemon_private.h"
+#include "daemon/notify.h"
+
+static void on_closed(uv_handle_t *handle)
+{
+    (void) handle;
+}
+
+static void close_own_handles(struct daemon *d)
+{
+    for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++)
+        uv_close((uv_handle_t *) &d->signals[i], on_closed);
+    uv_close((uv_handle_t *) &d->status_timer, on_closed);
+    uv_close((uv_handle_t *) &d->grace_timer, on_closed);
+    uv_close((uv_handle_t *) &d->step, on_closed);
+}
+
+static void on_part_stopped(void *userdata)
+{
+    (void) userdata; /* the loop ends when its last handle is closed */
+}
+
+static void on_queue_stopped(void *userdata)
+{
+    struct daemon *d = userdata;
+    control_stop(d->control, on_part_stopped, d);
+    dispatch_stop(d->dispatch, on_part_stopped, d);
+    close_own_handles(d);
+}
+
+static void on_step(uv_prepare_t *step)
+{
+    struct daemon *d = step->data;
+    if (!d->drained || !d->spool_stopped || d->queue_stopping)
+        return;
+    d->queue_stopping = true;
+    (void) uv_prepare_stop(&d->step);
+    (void) uv_timer_stop(&d->grace_timer);
+    queue_stop(d->queue, on_queue_stopped, d);
+}
+
+static void on_drained(void *userdata)
+{
+    struct daemon *d = userdata;
+    d->drained = true;
+}
+
+static void on_spool_stopped(void *userdata)
+{
+    struct daemon *d = userdata;
+    d->spool_stopped = true;
+}
+
+static void on_grace_over(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    if (!d->drained)
+        log_warning("daemon: %zu requests are still in flight; they are tried again at the next "
+                    "start",
+                    dispatch_get_stats(d->dispatch)->in_flight);
+    d->drained = true;
+}
+
+void daemon_stop(struct daemon *d, const char *why)
+{
+    log_info("daemon: stopping (%s)", why);
+    d->stopping = true;
+    notify_stopping();
+    (void) uv_timer_stop(&d->status_timer);
+    (void) uv_prepare_start(&d->step, on_step);
+    (void) uv_timer_start(&d->grace_timer, on_grace_over,
+                          (uint64_t) d->config->dispatch.shutdown_grace_s * 1000, 0);
+    control_shut(d->control);
+    spool_stop(d->spool, on_spool_stopped, d);
+    dispatch_drain(d->dispatch, on_drained, d);
+}
+
+void daemon_take_down(struct daemon *d)
+{
+    if (d->control != NULL)
+        control_stop(d->control, on_part_stopped, d);
+    if (d->spool != NULL)
+        spool_stop(d->spool, on_part_stopped, d);
+    if (d->dispatch != NULL)
+        dispatch_stop(d->dispatch, on_part_stopped, d);
+    if (d->queue != NULL)
+        queue_stop(d->queue, on_part_stopped, d);
+    close_own_handles(d);
+}
