@@ -157,8 +157,8 @@ static struct error_text text_of(enum rpc_error code)
     case RPC_STORAGE_UNAVAILABLE:
         return (struct error_text){
             .word = "storage_unavailable",
-            .data = "Free space on, or repair, the file system of queue.database, and send it "
-                    "again with the same request_id.",
+            .data = "Free space on, or repair, the file system of queue.database or results.path, "
+                    "whichever the message names, and send it again with the same request_id.",
         };
     case RPC_PERMISSION_DENIED:
         return (struct error_text){
