@@ -238,9 +238,32 @@ static void on_signal(uv_signal_t *handle, int signum)
     if (d->stopping) {
         /* What is not committed was not acknowledged, and what is not settled is sent again. */
         log_info("daemon: stopping at once");
-        _exit(0);
+        _exit(d->exit_status);
     }
     daemon_stop(d, signum == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+static void mask_signals(int how)
+{
+    sigset_t set;
+    (void) sigemptyset(&set);
+    for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++)
+        (void) sigaddset(&set, signals[i]);
+    (void) pthread_sigmask(how, &set, NULL);
+}
+
+void daemon_block_signals(void)
+{
+    mask_signals(SIG_BLOCK);
+}
+
+/* Not before all is over: without the handles, one more signal would end the process by itself. */
+static void close_signals(struct daemon *d)
+{
+    mask_signals(SIG_BLOCK);
+    for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++)
+        uv_close((uv_handle_t *) &d->signals[i], NULL);
+    (void) uv_run(&d->loop, UV_RUN_DEFAULT);
 }
 
 /* --- Starting --- */
@@ -358,6 +381,7 @@ static void init_handles(struct daemon *d)
         (void) uv_signal_init(&d->loop, &d->signals[i]);
         d->signals[i].data = d;
         (void) uv_signal_start(&d->signals[i], on_signal, signals[i]);
+        uv_unref((uv_handle_t *) &d->signals[i]); /* the loop ends without them */
     }
     (void) uv_timer_init(&d->loop, &d->status_timer);
     (void) uv_timer_init(&d->loop, &d->grace_timer);
@@ -397,8 +421,11 @@ int daemon_run(const char *config_file, struct config *config)
         notify_ready();
         daemon_tell_status(&d);
     } else {
+        d.exit_status = 1;
         daemon_take_down(&d);
     }
+    /* The writer thread, which is there by now, goes on without them. */
+    mask_signals(SIG_UNBLOCK);
     (void) uv_run(&d.loop, UV_RUN_DEFAULT);
 
     control_destroy(d.control);
@@ -406,11 +433,12 @@ int daemon_run(const char *config_file, struct config *config)
     dispatch_destroy(d.dispatch);
     queue_destroy(d.queue);
     results_destroy(d.results);
+    close_signals(&d);
     (void) uv_loop_close(&d.loop);
     if (d.config != d.config_at_start)
         config_unload(d.config);
     config_unload(d.config_at_start);
     if (r == 0)
         log_info("daemon: stopped");
-    return r == 0 ? d.exit_status : 1;
+    return d.exit_status;
 }

@@ -2,23 +2,16 @@
  *
  * It goes in steps, each of which begins when the one before is through: intake is shut and
  * requests in flight finish (for a while); the queue commits everything; sockets and handles are
- * closed; the loop ends by itself. */
+ * closed; the loop ends by itself. Signals are taken until then. */
 #include "base/log.h"
 #include "daemon/daemon_private.h"
 #include "daemon/notify.h"
 
-static void on_closed(uv_handle_t *handle)
+static void close_handles(struct daemon *d)
 {
-    (void) handle;
-}
-
-static void close_own_handles(struct daemon *d)
-{
-    for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++)
-        uv_close((uv_handle_t *) &d->signals[i], on_closed);
-    uv_close((uv_handle_t *) &d->status_timer, on_closed);
-    uv_close((uv_handle_t *) &d->grace_timer, on_closed);
-    uv_close((uv_handle_t *) &d->step, on_closed);
+    uv_close((uv_handle_t *) &d->status_timer, NULL);
+    uv_close((uv_handle_t *) &d->grace_timer, NULL);
+    uv_close((uv_handle_t *) &d->step, NULL);
 }
 
 static void on_part_stopped(void *userdata)
@@ -31,7 +24,7 @@ static void on_queue_stopped(void *userdata)
     struct daemon *d = userdata;
     control_stop(d->control, on_part_stopped, d);
     dispatch_stop(d->dispatch, on_part_stopped, d);
-    close_own_handles(d);
+    close_handles(d);
 }
 
 static void on_step(uv_prepare_t *step)
@@ -83,6 +76,7 @@ void daemon_stop(struct daemon *d, const char *why)
 
 void daemon_take_down(struct daemon *d)
 {
+    d->stopping = true;
     if (d->control != NULL)
         control_stop(d->control, on_part_stopped, d);
     if (d->spool != NULL)
@@ -91,5 +85,5 @@ void daemon_take_down(struct daemon *d)
         dispatch_stop(d->dispatch, on_part_stopped, d);
     if (d->queue != NULL)
         queue_stop(d->queue, on_part_stopped, d);
-    close_own_handles(d);
+    close_handles(d);
 }
