@@ -1,6 +1,9 @@
 """Start, stop, crash, lock, socket activation, idleness."""
 
+import contextlib
 import os
+import re
+import select
 import signal
 import socket
 import sqlite3
@@ -328,6 +331,36 @@ def test_idle_means_idle(daemon, standin):
             state.update(counts=counts, since=time.monotonic())
         return time.monotonic() - state["since"] >= quiet_s
     wait_until(quiet, f"{quiet_s} s without a wake-up", LIMIT_S, interval_s=0.1)
+
+
+def test_a_log_that_nobody_reads(make_daemon):
+    daemon = make_daemon()
+    read_end, write_end = os.pipe()
+    try:
+        os.set_blocking(write_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write_end, b"x" * 4096)
+        os.set_blocking(write_end, True)        # for the daemon too: they share it
+        daemon.start(command=[sys.executable, "-c", "import os, sys\n"
+                              f"os.dup2({write_end}, 2)\n"
+                              "os.execv(sys.argv[1], sys.argv[1:])", binary_path(), "-c", daemon.config],
+                     pass_fds=[write_end])
+        assert {daemon.outcome(f"j{number}")["outcome"] for number in range(20)} == {"cancelled"}
+        assert daemon.call("ping")["pid"] == daemon.process.pid
+
+        assert set(os.read(read_end, 1 << 20)) == {ord("x")}, "there was room for a line"
+        daemon.reload()
+        poll = select.poll()
+        poll.register(read_end, select.POLLIN)
+        assert poll.poll(LIMIT_S * 1000)
+        lines = os.read(read_end, 1 << 20).decode().splitlines()
+        assert re.fullmatch(r"warning: log: [1-9]\d* lines were dropped, since there was no room for them", lines[0])
+        assert daemon.outcome("b")["outcome"] == "cancelled"
+        daemon.stop()
+    finally:
+        os.close(read_end)
+        os.close(write_end)
 
 
 @pytest.mark.parametrize("arguments", [["-V"], ["--version"], ["-h"], ["--help"], ["-t"]])
