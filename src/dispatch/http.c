@@ -18,7 +18,10 @@ struct profile {
     size_t refs;
     char *base_url;
     char *ca_file;
-    char *proxy;
+    char *proxy; /* without user and password */
+    /* Still percent-encoded; NULL = none. */
+    char *proxy_user;
+    char *proxy_password;
     char *api_key;
     long connect_timeout_ms;
     long timeout_ms;
@@ -32,6 +35,7 @@ struct exchange {
     CURL *easy;
     struct buf body;
     bool head_complete; /* the empty line after the headers came */
+    bool too_long;      /* the body has more than fits */
     void *context;
     char trouble[CURL_ERROR_SIZE];
     TAILQ_ENTRY(exchange) link;
@@ -49,6 +53,13 @@ struct http {
 
 /* --- Profiles --- */
 
+static void free_secret(char *text)
+{
+    if (text != NULL)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
+
 static void profile_unref(struct profile *p)
 {
     if (p == NULL || --p->refs > 0)
@@ -56,9 +67,9 @@ static void profile_unref(struct profile *p)
     free(p->base_url);
     free(p->ca_file);
     free(p->proxy);
-    if (p->api_key != NULL)
-        explicit_bzero(p->api_key, strlen(p->api_key));
-    free(p->api_key);
+    free_secret(p->proxy_user);
+    free_secret(p->proxy_password);
+    free_secret(p->api_key);
     for (struct curl_slist *s = p->headers; s != NULL; s = s->next)
         explicit_bzero(s->data, strlen(s->data)); /* the key is among them */
     curl_slist_free_all(p->headers);
@@ -92,6 +103,29 @@ static int make_headers(struct profile *p, const char *api_key)
     return r;
 }
 
+/* curl gets user and password apart: it shows a proxy's URL in its messages, and goes past a proxy
+ * whose user or password it can't decode. */
+static int set_proxy(struct profile *p, const char *url)
+{
+    const char *scheme_end = strstr(url, "://");
+    const char *user = scheme_end != NULL ? scheme_end + 3 : url;
+    const char *at = memrchr(user, '@', strcspn(user, "/?#"));
+    if (at == NULL) {
+        p->proxy = strdup(url);
+        return p->proxy != NULL ? 0 : -ENOMEM;
+    }
+    size_t user_len = strcspn(user, ":@");
+    const char *password = user[user_len] == ':' ? user + user_len + 1 : at;
+    p->proxy_user = strndup(user, user_len);
+    p->proxy_password = strndup(password, (size_t) (at - password));
+    if (p->proxy_user == NULL || p->proxy_password == NULL ||
+        asprintf(&p->proxy, "%.*s%s", (int) (user - url), url, at + 1) < 0) {
+        p->proxy = NULL;
+        return -ENOMEM;
+    }
+    return 0;
+}
+
 static struct profile *profile_create(const struct http_options *options)
 {
     struct profile *p = calloc(1, sizeof(*p));
@@ -101,13 +135,12 @@ static struct profile *profile_create(const struct http_options *options)
         .refs = 1,
         .base_url = strdup(options->base_url),
         .ca_file = strdup(options->ca_file),
-        .proxy = strdup(options->proxy),
         .api_key = strdup(options->api_key),
         .connect_timeout_ms = (long) options->connect_timeout_ms,
         .timeout_ms = (long) options->timeout_ms,
     };
-    if (p->base_url == NULL || p->ca_file == NULL || p->proxy == NULL || p->api_key == NULL ||
-        make_headers(p, options->api_key) < 0) {
+    if (p->base_url == NULL || p->ca_file == NULL || p->api_key == NULL ||
+        set_proxy(p, options->proxy) < 0 || make_headers(p, options->api_key) < 0) {
         profile_unref(p);
         return NULL;
     }
@@ -127,10 +160,17 @@ static void exchange_destroy(struct exchange *x)
     free(x);
 }
 
+/* What is not taken ends the exchange, and its connection with it. */
 static size_t on_body(char *data, size_t size, size_t n, void *userdata)
 {
     struct exchange *x = userdata;
-    return buf_append(&x->body, data, size * n) == 0 ? size * n : 0;
+    size_t len = size * n, room = HTTP_BODY_MAX - x->body.len;
+    x->too_long = len > room;
+    if (buf_append(&x->body, data, x->too_long ? room : len) < 0) {
+        x->too_long = false;
+        return 0;
+    }
+    return x->too_long ? 0 : len;
 }
 
 /* curl takes a connection that is closed amid the headers for the end of the reply. */
@@ -161,6 +201,11 @@ static CURLcode set_options(struct exchange *x)
     /* Both "" rather than unset: otherwise curl looks into the environment. */
     SET(CURLOPT_PROXY, p->proxy);
     SET(CURLOPT_NOPROXY, "");
+    SET(CURLOPT_PROXYUSERNAME, p->proxy_user);
+    SET(CURLOPT_PROXYPASSWORD, p->proxy_password);
+    /* The key is not for the proxy that a tunnel is asked of, nor are its headers a reply. */
+    SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     if (p->ca_file[0] != '\0') {
@@ -237,7 +282,7 @@ static void exchange_put(struct exchange *x)
         return;
     }
     buf_clear(&x->body);
-    x->head_complete = false;
+    x->head_complete = x->too_long = false;
     x->trouble[0] = '\0';
     TAILQ_INSERT_HEAD(&h->idle, x, link);
 }
@@ -288,9 +333,19 @@ static enum transport transport_of(CURLcode rc)
 
 static const char *trouble_of(const struct exchange *x, CURLcode rc)
 {
-    if (rc == CURLE_WRITE_ERROR)
+    if (x->too_long)
         return "the reply's body is longer than 64 KiB";
+    if (rc == CURLE_WRITE_ERROR)
+        return "out of memory for the reply";
     return x->trouble[0] != '\0' ? x->trouble : curl_easy_strerror(rc);
+}
+
+/* NULL when there is none; valid until the handle is used again. */
+static const char *header_of(CURL *easy, const char *name)
+{
+    struct curl_header *header;
+    return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) == CURLHE_OK ? header->value
+                                                                                   : NULL;
 }
 
 /* curl reads a number of seconds that is too large for it as none. */
@@ -298,10 +353,8 @@ static int64_t retry_after_of(CURL *easy)
 {
     curl_off_t seconds = 0;
     (void) curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
-    struct curl_header *header;
-    if (seconds == 0 &&
-        curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
-        strlen(header->value) > 9 && strspn(header->value, "0123456789") == strlen(header->value))
+    const char *text = seconds == 0 ? header_of(easy, "Retry-After") : NULL;
+    if (text != NULL && strlen(text) > 9 && strspn(text, "0123456789") == strlen(text))
         seconds = INT32_MAX;
     return (int64_t) (seconds < INT32_MAX ? seconds : INT32_MAX) * 1000;
 }
@@ -322,14 +375,20 @@ static void on_done(void *userdata, CURL *easy, CURLcode rc)
     (void) curl_easy_getinfo(x->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer_us);
     struct reply reply = {
         .transport = transport_of(rc),
+        /* The size counts CONNECT too, but only a connection that is up begins a transfer. */
         .sent = request_size > 0 && pretransfer_us > 0,
         .trouble = rc != CURLE_OK ? trouble_of(x, rc) : NULL,
         .status = (int) status,
         .body = x->body.len > 0 ? x->body.data : "",
         .body_len = x->body.len,
+        .truncated = x->too_long,
         .api_key = x->profile->api_key,
-        .retry_after_ms = status >= 300 ? retry_after_of(x->easy) : 0,
     };
+    if (status > 0) {
+        reply.retry_after_ms = retry_after_of(x->easy);
+        reply.deprecation = header_of(x->easy, "Deprecation");
+        reply.sunset = header_of(x->easy, "Sunset");
+    }
     (void) curl_multi_remove_handle(h->loop.multi, x->easy);
     TAILQ_REMOVE(&h->active, x, link);
     h->done(h->userdata, x->context, &reply);
