@@ -164,10 +164,8 @@ static void watch_health(struct dispatch *d, const struct reply *reply, const st
     }
 }
 
-static void on_reply(void *userdata, void *context, const struct reply *reply)
+static void end_attempt(struct dispatch *d, struct request *req, const struct reply *reply)
 {
-    struct dispatch *d = userdata;
-    struct request *req = context;
     TAILQ_REMOVE(&d->in_flight, req, link);
     d->stats.in_flight--;
     count_reply(d, reply);
@@ -186,6 +184,12 @@ static void on_reply(void *userdata, void *context, const struct reply *reply)
         settle(d, req, j.outcome, true);
     else
         try_again(d, req, reply);
+}
+
+static void on_reply(void *userdata, void *context, const struct reply *reply)
+{
+    struct dispatch *d = userdata;
+    end_attempt(d, context, reply);
     pump(d);
 }
 
@@ -210,7 +214,7 @@ static void start_attempt(struct dispatch *d, struct request *req)
             .body = "",
             .api_key = "",
         };
-        on_reply(d, req, &failed);
+        end_attempt(d, req, &failed); /* we are within pump() */
     }
 }
 

@@ -224,6 +224,8 @@ static int check_proxy(char *value, struct buf *why)
                            "or socks5h://");
     if (url.rest[0] != '\0' && strcmp(url.rest, "/") != 0)
         return refuse(why, "must end after its host and port");
+    if (strstr(value, "%00") != NULL)
+        return refuse(why, "must not have a NUL byte (%00) in its user or password");
     return 0;
 }
 

@@ -164,6 +164,7 @@ static const struct bad_case bad_cases[] = {
     BAD_PROXY("http://u:secret@", "its host is not a name or an address"),
     BAD_PROXY("http://proxy/x", "must end after its host and port"),
     BAD_PROXY("http://proxy?x", "must end after its host and port"),
+    BAD_PROXY("http://u:p%00q@proxy", "must not have a NUL byte (%00) in its user or password"),
     BAD_PROXY("http://pro xy", "byte 11 is not allowed in a URL"),
     { "api = { base_url = \"http://localhost\";\n proxy = \"http://proxy:3128\"; };",
       ":2: api.proxy: with a plain http api.base_url the proxy must be on this machine, since the "
