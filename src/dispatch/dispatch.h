@@ -60,10 +60,11 @@ void dispatch_destroy(struct dispatch *d);
 void dispatch_accepted(struct dispatch *d, struct request *req);
 void dispatch_retried(struct dispatch *d, struct request *req);
 void dispatch_promoted(struct dispatch *d, struct request *req);
-void dispatch_settled(struct dispatch *d, int64_t seq);
-void dispatch_fetched(struct dispatch *d, int status, struct request **requests, size_t n);
-void dispatch_fetched_due(struct dispatch *d, int status, struct request **requests, size_t n,
-                          int64_t next_wake_at_ms);
+/* Settled, now or before. */
+void dispatch_ended(struct dispatch *d, int64_t seq);
+void dispatch_fetched(struct dispatch *d, enum queue_order order, int status,
+                      struct request **requests, size_t n, int64_t next_at_ms);
+/* Whether the database can be used. */
 void dispatch_storage(struct dispatch *d, bool usable);
 
 /* Nothing more is sent until it is released; what is in flight goes on. */
@@ -74,13 +75,13 @@ void dispatch_hold(struct dispatch *d, bool held);
 void dispatch_flush(struct dispatch *d);
 
 /* Takes back a request that is not in flight: ends it as withdrawn. `req` is its row as just read,
- * and is consumed. Whether it will end so. One that is on its way back from a retry is settled when
- * it comes: all is on disk after a queue_barrier() and another. */
+ * and is consumed. Whether it will end so, unless it has ended since it was read. One that is on its
+ * way back from a retry is settled when it comes: all is on disk after a queue_barrier() and another. */
 bool dispatch_withdraw(struct dispatch *d, struct request *req);
 
 /* enum request_state of a leading request in memory, or -1. */
 int dispatch_leader_state(const struct dispatch *d, int64_t seq);
 
-const struct dispatch_stats *dispatch_get_stats(const struct dispatch *d);
+const struct dispatch_stats *dispatch_get_stats(struct dispatch *d);
 
 #endif

@@ -86,6 +86,34 @@ int request_set_text(char **field, const char *text)
     return 0;
 }
 
+/* --- Chains --- */
+
+unsigned request_base(const struct request *req)
+{
+    return req->chain_attempts - req->attempts;
+}
+
+int request_inherit(struct request *req, const struct request *leader, bool whole)
+{
+    unsigned base = request_base(req);
+    req->chain_attempts = leader->chain_attempts;
+    req->attempts = leader->chain_attempts - base;
+    req->trail = leader->trail;
+    if (req->attempts == 0 && !whole)
+        return 0;
+
+    req->http_status = leader->http_status;
+    req->endpoint = leader->endpoint;
+    int r = request_set_text(&req->job_status, leader->job_status);
+    if (r == 0)
+        r = request_set_text(&req->message, leader->message);
+    if (r == 0)
+        r = request_set_text(&req->error_code, leader->error_code);
+    if (r == 0)
+        r = request_set_text(&req->error_message, leader->error_message);
+    return r;
+}
+
 /* --- States --- */
 
 /* On disk there are only "not done" and "done": a crash turns IN_FLIGHT back into what it was. */

@@ -1,5 +1,5 @@
 /* What each operation does to the database and to the map of chains. Runs on the writer thread,
- * inside a transaction; after a rollback the map is read anew. */
+ * inside a transaction; after a rollback the map is read anew, and what is held is applied again. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +37,15 @@ static int chain_put(struct writer *w, const char *job_id, size_t len, int64_t i
 {
     uint64_t value = (uint64_t) id << 1 | (joined ? 1 : 0);
     return u64map_put(w->chains, chain_key(w, job_id, len), value);
+}
+
+/* Whether others may follow: the map knows, but not while it is being read, and not of a second chain
+ * of one job, which a crash amid the settlement of a long chain may leave. */
+static bool chain_may_be_joined(const struct writer *w, const struct request *req)
+{
+    struct chain chain;
+    bool known = !w->filling && chain_get(w, req->job_id, &chain) && chain.id == req->chain;
+    return !known || chain.joined;
 }
 
 /* Only when the entry is of this chain: a later request may have begun another. */
@@ -100,73 +109,31 @@ static int settled_add(struct writer *w, struct op *op, const struct request *re
     return r;
 }
 
-/* Of an outcome whose line is written from the database. */
-static int tell_again(struct writer *w, struct op *op, const struct request *done)
-{
-    bool broken = w->lines_broken;
-    w->lines_broken = true;
-    int r = settled_add(w, op, done);
-    w->lines_broken = broken;
-    return r;
-}
-
-/* Gives `n` and writes the outcome. */
-static int settle_one(struct writer *w, struct op *op, struct request *req)
+/* Gives `n` and writes the outcome. *ret_anew is false when it had ended with its chain before. */
+static int settle_one(struct writer *w, struct op *op, struct request *req, bool *ret_anew)
 {
     if (req->state != REQUEST_DONE)
         request_set_state(req, REQUEST_DONE);
     req->n = w->last_n + 1;
-    bool changed = false;
-    int r = store_settle(w->store, req, &changed);
-    if (r < 0)
+    int r = store_settle(w->store, req, ret_anew);
+    if (r < 0 || !*ret_anew)
         return r;
-    if (changed) {
-        w->last_n++;
-        w->count--;
-        return settled_add(w, op, req);
-    }
-
-    /* It was settled as a follower while this operation was on its way. */
-    if (!op->repeated)
-        return 0;
-    /* A commit that was reported as failed has become durable all the same: tell what it says. */
-    struct request *done = NULL;
-    r = store_find(w->store, req->request_id, &done, NULL);
-    if (r < 0)
-        return r;
-    req->n = done->n;
-    r = tell_again(w, op, done);
-    request_destroy(done);
-    return r;
+    w->last_n++;
+    w->count--;
+    return settled_add(w, op, req);
 }
 
-static int copy_failure(struct request *to, const struct request *from)
-{
-    to->http_status = from->http_status;
-    to->endpoint = from->endpoint;
-    int r = request_set_text(&to->job_status, from->job_status);
-    if (r == 0)
-        r = request_set_text(&to->message, from->message);
-    if (r == 0)
-        r = request_set_text(&to->error_code, from->error_code);
-    if (r == 0)
-        r = request_set_text(&to->error_message, from->error_message);
-    return r;
-}
-
-/* The outcome of the leader becomes a follower's; the attempts since it joined are its own. */
+/* The outcome of the leader becomes a follower's. */
 static int settle_follower(struct writer *w, struct op *op, struct request *follower,
                            const struct request *leader)
 {
-    unsigned base = follower->chain_attempts - follower->attempts;
-    follower->chain_attempts = leader->chain_attempts;
-    follower->attempts = leader->chain_attempts - base;
     follower->outcome = leader->outcome;
     follower->done_at_ms = leader->done_at_ms;
-    int r = copy_failure(follower, leader);
+    int r = request_inherit(follower, leader, true);
     if (r == 0)
         r = request_set_text(&follower->coalesced_with, leader->request_id);
-    return r == 0 ? settle_one(w, op, follower) : r;
+    bool anew = false;
+    return r == 0 ? settle_one(w, op, follower, &anew) : r;
 }
 
 /* --- The next one in a chain --- */
@@ -182,15 +149,11 @@ static int promote_next(struct writer *w, const struct request *leader, struct r
     if (n == 0)
         return -ENOENT;
 
-    unsigned base = next->chain_attempts - next->attempts;
-    next->chain_attempts = leader->chain_attempts;
-    next->attempts = leader->chain_attempts - base;
     next->follows = false;
     next->due_at_ms = leader->due_at_ms;
-    if (next->due_at_ms != 0 && next->state == REQUEST_QUEUED)
+    if (next->due_at_ms != 0)
         request_set_state(next, REQUEST_WAITING);
-    if (next->attempts > 0)
-        r = copy_failure(next, leader);
+    r = request_inherit(next, leader, false);
     if (r == 0)
         r = store_promote(w->store, next);
     if (r < 0) {
@@ -201,8 +164,8 @@ static int promote_next(struct writer *w, const struct request *leader, struct r
     return 0;
 }
 
-/* Settles up to FOLLOWERS_MAX of the leader's followers. When some are left, one of them is made
- * leader on disk, so that a crash leaves no chain without one, and the operation continues. */
+/* Settles up to FOLLOWERS_MAX of the leader's followers; the operation continues when some may be
+ * left. The leader comes last, so that a crash leaves no chain without one. */
 static int settle_followers(struct writer *w, struct op *op, const struct request *leader)
 {
     struct request *followers[FOLLOWERS_STEP];
@@ -220,110 +183,74 @@ static int settle_followers(struct writer *w, struct op *op, const struct reques
             return r;
         total += n;
     } while (n == FOLLOWERS_STEP && total < FOLLOWERS_MAX);
-
-    op->continues = false;
-    if (n < FOLLOWERS_STEP)
-        return 0;
-    struct request *rest = NULL;
-    int r = promote_next(w, leader, &rest);
-    request_destroy(rest);
-    op->continues = r == 0;
-    return r == -ENOENT ? 0 : r;
+    op->continues = n == FOLLOWERS_STEP;
+    return 0;
 }
 
-/* The one that settle_followers() made leader. */
-static int settle_interim_leader(struct writer *w, struct op *op, const struct request *leader)
+static int settle_chain(struct writer *w, struct op *op)
 {
-    struct request *interim = NULL;
-    int r = store_find_leader(w->store, leader->chain, &interim);
-    if (r == 0)
-        r = settle_follower(w, op, interim, leader);
-    request_destroy(interim);
-    return r == -ENOENT ? 0 : r;
+    struct request *leader = op->request;
+    bool joined = chain_may_be_joined(w, leader);
+    /* From the first step on: who comes now did not take part in its attempts. */
+    chain_remove(w, leader);
+    int r = joined ? settle_followers(w, op, leader) : 0;
+    if (r < 0 || op->continues)
+        return r;
+    bool anew = false;
+    return settle_one(w, op, leader, &anew);
 }
 
-/* After a commit that was reported as failed and has become durable all the same: the followers
- * settled in it have the numbers after their leader's. */
-static int tell_followers_again(struct writer *w, struct op *op, const struct request *leader)
+static int settle_alone(struct writer *w, struct op *op)
 {
-    struct request *done[FOLLOWERS_STEP];
-    int64_t n = leader->n;
-    for (bool more = true; more;) {
-        size_t got = 0;
-        int r = store_fetch_results(w->store, n, FOLLOWERS_STEP, done, &got);
-        if (r < 0)
-            return r;
-        more = got == FOLLOWERS_STEP;
-        for (size_t i = 0; i < got; i++) {
-            more = more && done[i]->chain == leader->chain;
-            if (r == 0 && done[i]->chain == leader->chain && done[i]->n == n + 1) {
-                r = tell_again(w, op, done[i]);
-                n++;
-            }
-            request_destroy(done[i]);
-        }
-        if (r < 0)
+    struct request *req = op->request;
+    bool anew = false;
+    int r = settle_one(w, op, req, &anew);
+    if (r < 0 || !anew)
+        return r;
+    if (req->follows) {
+        /* It may have been made leader while this operation was on its way. */
+        struct request *leader = NULL;
+        r = store_find_leader(w->store, req->chain, &leader);
+        request_destroy(leader);
+        if (r != -ENOENT)
             return r;
     }
+    r = chain_may_be_joined(w, req) ? promote_next(w, req, &op->promoted) : -ENOENT;
+    if (r != -ENOENT)
+        return r;
+    chain_remove(w, req);
+    return 0;
+}
+
+/* Whether a commit that was reported as failed has become durable all the same; then all that it did
+ * has, and the operation says what that was. */
+static int has_lasted(struct writer *w, const struct op *op, bool *ret)
+{
+    struct request *done = NULL;
+    size_t found = 0;
+    if (op->n_settled == 0)
+        return 0;
+    int r = store_fetch_results(w->store, op->settled[0].n - 1, 1, &done, &found);
+    if (r < 0 || found == 0)
+        return r;
+    *ret = done->n == op->settled[0].n && done->seq == op->settled[0].seq;
+    request_destroy(done);
     return 0;
 }
 
 static int apply_settle(struct writer *w, struct op *op)
 {
-    struct request *req = op->request;
-    if (op->continues) {
-        int r = settle_interim_leader(w, op, req);
-        return r == 0 ? settle_followers(w, op, req) : r;
-    }
-
-    struct chain chain;
-    bool joined = chain_get(w, req->job_id, &chain) && chain.id == req->chain && chain.joined;
-    /* While the map is being read it does not know yet. */
-    joined = joined || w->filling;
-
-    int64_t next_n = w->last_n + 1;
-    int r = settle_one(w, op, req);
-    bool lasted = r == 0 && op->repeated && w->last_n + 1 == next_n;
-    /* A follower may have been made leader while this operation was on its way. */
-    if (r == 0 && req->follows) {
-        struct request *leader = NULL;
-        r = store_find_leader(w->store, req->chain, &leader);
-        request_destroy(leader);
-        if (r == 0)
-            return 0;
-        r = r == -ENOENT ? 0 : r;
-    }
-    if (r < 0)
+    bool lasted = false;
+    int r = has_lasted(w, op, &lasted);
+    if (r < 0 || lasted)
         return r;
-    if (op->whole_chain) {
-        chain_remove(w, req);
-        if (lasted)
-            r = tell_followers_again(w, op, req);
-        if (r == 0 && lasted)
-            r = settle_interim_leader(w, op, req);
-        return r == 0 && joined ? settle_followers(w, op, req) : r;
-    }
-    if (lasted) {
-        r = store_find_leader(w->store, req->chain, &op->promoted);
-        if (r != -ENOENT)
-            return r;
-    }
-    r = joined ? promote_next(w, req, &op->promoted) : -ENOENT;
-    if (r == -ENOENT) {
-        chain_remove(w, req);
-        r = 0;
-    }
-    return r;
+    op_reset(op);
+    return op->whole_chain ? settle_chain(w, op) : settle_alone(w, op);
 }
 
 static int apply_retry(struct writer *w, struct op *op)
 {
-    struct request *req = op->request;
-    int r = store_update(w->store, req);
-    /* Its new due time may lie before where the filling has got to. */
-    if (r == 0 && w->filling)
-        r = chain_put(w, req->job_id, strlen(req->job_id), req->chain, true);
-    return r;
+    return store_update(w->store, op->request);
 }
 
 /* --- Puts --- */
@@ -466,11 +393,21 @@ static int apply_fetch(struct writer *w, struct op *op)
     op->requests = calloc(op->limit + 1, sizeof(struct request *));
     if (op->requests == NULL)
         return -ENOMEM;
-    if (op->kind == OP_FETCH)
-        return store_fetch_fresh(w->store, op->after_seq, op->limit, op->requests, &op->n_requests);
-    int r = store_fetch_due(w->store, op->after_ms, op->after_seq, op->until_ms, op->limit,
-                            op->requests, &op->n_requests);
-    return r == 0 ? store_next_wake(w->store, op->until_ms, &op->next_wake_at_ms) : r;
+    op->next_at_ms = INT64_MAX;
+    int r = 0;
+    switch (op->order) {
+    case QUEUE_FRESH:
+        return store_fetch_fresh(w->store, op->after.seq, op->limit, op->requests, &op->n_requests);
+    case QUEUE_BY_DUE:
+        r = store_fetch_due(w->store, op->after, op->until_ms, op->limit, op->requests,
+                            &op->n_requests);
+        return r == 0 ? store_next_due(w->store, op->until_ms, &op->next_at_ms) : r;
+    case QUEUE_BY_DEADLINE:
+        r = store_fetch_expired(w->store, op->after, op->until_ms, op->limit, op->requests,
+                                &op->n_requests);
+        return r == 0 ? store_next_deadline(w->store, op->until_ms, &op->next_at_ms) : r;
+    }
+    return r;
 }
 
 int apply_op(struct writer *w, struct op *op)
@@ -483,13 +420,12 @@ int apply_op(struct writer *w, struct op *op)
     case OP_SETTLE:
         return apply_settle(w, op);
     case OP_FETCH:
-    case OP_FETCH_DUE:
         return apply_fetch(w, op);
     case OP_REOPEN_LOG:
         w->reopen_log = true;
         return 0;
-    case OP_SET_HELD:
-        return store_set_meta(w->store, "held", op->held ? 1 : 0);
+    case OP_SET_NOTE:
+        return store_set_meta(w->store, op->name, op->value);
     case OP_FLUSH:
         return store_flush(w->store, op->due_at_ms, &op->n);
     case OP_BARRIER:
@@ -508,9 +444,6 @@ static int fill_one(void *userdata, const char *job_id, size_t len, int64_t chai
     struct writer *w = userdata;
     uint64_t value = 0;
     bool known = u64map_get(w->chains, chain_key(w, job_id, len), &value);
-    /* Later chains of a job are not possible while an earlier one is pending; an equal one only
-     * adds that it was joined. A request that was promoted has a chain that is not its own seq, and
-     * others may follow it. */
     bool joined = follows || (known && value & 1);
     return chain_put(w, job_id, len, chain, joined);
 }

@@ -35,8 +35,7 @@ static void forget_outputs(struct op *op)
 void op_reset(struct op *op)
 {
     forget_outputs(op);
-    op->continues = op->continued;
-    op->repeated = true;
+    op->continues = false;
     if (op->put == NULL)
         return;
     for (size_t i = 0; i < op->put->n_requests; i++) {
@@ -55,6 +54,7 @@ void op_destroy(struct op *op)
     forget_outputs(op);
     queue_put_destroy(op->put);
     request_destroy(op->request);
+    free(op->name);
     free(op->text);
     free(op);
 }

@@ -22,14 +22,19 @@ struct read {
 };
 TAILQ_HEAD(read_list, read);
 
+struct note {
+    char *name;
+    int64_t value;
+};
+
 struct queue {
     uv_loop_t *loop;
     struct writer writer;
     struct queue_handler handler;
     int lock_fd;
     char *trouble;
-    size_t watching; /* puts and outcomes that somebody waits for */
-    bool watch_all;
+    struct note *notes; /* what is committed, or will be */
+    size_t n_notes;
     bool async_open;
 
     /* The read-only connection; used by the one read that is under way. */
@@ -96,12 +101,6 @@ void queue_query_destroy(struct queue_query *query)
     free(query);
 }
 
-int64_t queue_wake_at_ms(const struct request *req)
-{
-    bool due_first = req->due_at_ms != 0 && req->due_at_ms < req->deadline_at_ms;
-    return due_first ? req->due_at_ms : req->deadline_at_ms;
-}
-
 /* --- To the writer --- */
 
 /* Puts of more requests than this wait for each other, not others for them. */
@@ -115,6 +114,8 @@ static void hand_over(struct queue *q, struct op *op, bool urgent)
     if (was_empty)
         w->lazy_at_ms = (int64_t) (uv_hrtime() / 1000000);
     bool bulky = op->kind == OP_PUT && op->put->n_requests >= BULK_MIN;
+    bool watched = w->watch_all || w->n_watched > 0;
+    urgent = urgent || (op->kind == OP_SETTLE && watched);
     TAILQ_INSERT_TAIL(bulky ? &w->bulk : &w->inbox, op, link);
     bool wake = was_empty || (urgent && !w->urgent);
     w->urgent = w->urgent || urgent;
@@ -144,8 +145,6 @@ int queue_put(struct queue *q, struct queue_put *put)
     if (op == NULL)
         return -ENOMEM;
     op->put = put;
-    if (put->watch)
-        q->watching += put->n_requests;
     hand_over(q, op, true);
     return 0;
 }
@@ -162,23 +161,15 @@ void queue_settle(struct queue *q, struct request *req, bool whole_chain)
     struct op *op = op_create_or_abort(OP_SETTLE);
     op->request = req;
     op->whole_chain = whole_chain;
-    hand_over(q, op, q->watching > 0 || q->watch_all);
+    hand_over(q, op, false);
 }
 
-void queue_fetch(struct queue *q, int64_t after_seq, size_t limit)
+void queue_fetch(struct queue *q, enum queue_order order, struct queue_position after,
+                 int64_t until_ms, size_t limit)
 {
     struct op *op = op_create_or_abort(OP_FETCH);
-    op->after_seq = after_seq;
-    op->limit = limit;
-    hand_over(q, op, true);
-}
-
-void queue_fetch_due(struct queue *q, int64_t after_ms, int64_t after_seq, int64_t until_ms,
-                     size_t limit)
-{
-    struct op *op = op_create_or_abort(OP_FETCH_DUE);
-    op->after_ms = after_ms;
-    op->after_seq = after_seq;
+    op->order = order;
+    op->after = after;
     op->until_ms = until_ms;
     op->limit = limit;
     hand_over(q, op, true);
@@ -195,7 +186,8 @@ static void administer(struct queue *q, struct op *op, queue_done_fn done, void 
 {
     if (q->stopping) {
         op_destroy(op);
-        done(userdata, -ESHUTDOWN, 0);
+        if (done != NULL)
+            done(userdata, -ESHUTDOWN, 0);
         return;
     }
     op->done = done;
@@ -203,16 +195,55 @@ static void administer(struct queue *q, struct op *op, queue_done_fn done, void 
     hand_over(q, op, true);
 }
 
-void queue_set_held(struct queue *q, bool held, queue_done_fn done, void *userdata)
+static struct note *find_note(const struct queue *q, const char *name)
 {
-    struct op *op = op_create_or_abort(OP_SET_HELD);
-    op->held = held;
+    for (size_t i = 0; i < q->n_notes; i++)
+        if (strncmp(q->notes[i].name, name, QUEUE_NOTE_MAX) == 0)
+            return &q->notes[i];
+    return NULL;
+}
+
+static int keep_note(void *userdata, const char *name, int64_t value)
+{
+    struct queue *q = userdata;
+    struct note *note = find_note(q, name);
+    if (note == NULL) {
+        struct note *grown = realloc(q->notes, (q->n_notes + 1) * sizeof(*grown));
+        if (grown == NULL)
+            return -ENOMEM;
+        q->notes = grown;
+        note = &grown[q->n_notes];
+        *note = (struct note){ .name = strndup(name, QUEUE_NOTE_MAX) };
+        if (note->name == NULL)
+            return -ENOMEM;
+        q->n_notes++;
+    }
+    note->value = value;
+    return 0;
+}
+
+int64_t queue_note(const struct queue *q, const char *name)
+{
+    const struct note *note = find_note(q, name);
+    return note != NULL ? note->value : 0;
+}
+
+void queue_set_note(struct queue *q, const char *name, int64_t value, queue_done_fn done,
+                    void *userdata)
+{
+    struct op *op = op_create_or_abort(OP_SET_NOTE);
+    op->name = strndup(name, QUEUE_NOTE_MAX);
+    op->value = value;
+    if (op->name == NULL || keep_note(q, name, value) < 0) {
+        log_error("queue: out of memory");
+        abort();
+    }
     administer(q, op, done, userdata);
 }
 
-bool queue_held_at_start(const struct queue *q)
+int64_t queue_unclean_seq(const struct queue *q)
 {
-    return q->writer.held_at_start;
+    return q->writer.unclean_seq;
 }
 
 void queue_flush(struct queue *q, int64_t due_at_ms, queue_done_fn done, void *userdata)
@@ -229,7 +260,6 @@ void queue_barrier(struct queue *q, queue_done_fn done, void *userdata)
 
 void queue_watch_all(struct queue *q, bool on)
 {
-    q->watch_all = on;
     uv_mutex_lock(&q->writer.mutex);
     q->writer.watch_all = on;
     uv_mutex_unlock(&q->writer.mutex);
@@ -245,11 +275,6 @@ void queue_set_limits(struct queue *q, int64_t max_pending, int64_t history_days
 
 /* --- From the writer --- */
 
-static void watching_less(struct queue *q, size_t n)
-{
-    q->watching = q->watching > n ? q->watching - n : 0;
-}
-
 static void tell_settled(struct queue *q, const struct op *op)
 {
     for (size_t i = 0; i < op->n_settled; i++) {
@@ -262,8 +287,6 @@ static void tell_settled(struct queue *q, const struct op *op)
             .line = s->line,
             .line_len = s->line_len,
         };
-        if (s->line != NULL)
-            watching_less(q, 1);
         q->handler.settled(q->handler.userdata, &settled);
     }
 }
@@ -276,8 +299,6 @@ static void put_returned(struct queue *q, struct op *op)
     for (size_t i = 0; i < put->n_requests; i++) {
         struct request *req = put->requests[i];
         bool accepted = op->status == 0 && put->results[i].outcome == PUT_ACCEPTED;
-        if (put->watch && !accepted)
-            watching_less(q, 1);
         if (!accepted || req->state == REQUEST_DONE)
             continue;
         put->requests[i] = NULL;
@@ -291,11 +312,34 @@ static void fetch_returned(struct queue *q, struct op *op)
 {
     size_t n = op->n_requests;
     op->n_requests = 0; /* the requests move */
-    if (op->kind == OP_FETCH)
-        q->handler.fetched(q->handler.userdata, op->status, op->requests, n);
-    else
-        q->handler.fetched_due(q->handler.userdata, op->status, op->requests, n,
-                               op->next_wake_at_ms);
+    q->handler.fetched(q->handler.userdata, op->order, op->status, op->requests, n, op->next_at_ms);
+}
+
+static void settle_returned(struct queue *q, struct op *op)
+{
+    bool anew = false;
+    for (size_t i = 0; i < op->n_settled && op->request != NULL; i++)
+        anew = anew || op->settled[i].seq == op->request->seq;
+    tell_settled(q, op);
+    if (!anew && op->request != NULL)
+        q->handler.ended_before(q->handler.userdata, op->request->seq);
+    struct request *promoted = op->promoted;
+    op->promoted = NULL;
+    if (promoted != NULL)
+        q->handler.promoted(q->handler.userdata, promoted);
+}
+
+static void trouble_returned(struct queue *q, struct op *op)
+{
+    free(q->trouble);
+    q->trouble = op->text;
+    op->text = NULL;
+    struct queue_trouble trouble = {
+        .text = q->trouble,
+        .database = op->database,
+        .fatal = op->fatal,
+    };
+    q->handler.storage(q->handler.userdata, &trouble);
 }
 
 static void returned(struct queue *q, struct op *op)
@@ -311,28 +355,21 @@ static void returned(struct queue *q, struct op *op)
         q->handler.retried(q->handler.userdata, req);
         break;
     case OP_SETTLE:
-        tell_settled(q, op);
-        req = op->promoted;
-        op->promoted = NULL;
-        if (req != NULL)
-            q->handler.promoted(q->handler.userdata, req);
+        settle_returned(q, op);
         break;
     case OP_FETCH:
-    case OP_FETCH_DUE:
         fetch_returned(q, op);
         break;
     case OP_REOPEN_LOG:
         break;
-    case OP_SET_HELD:
+    case OP_SET_NOTE:
     case OP_FLUSH:
     case OP_BARRIER:
-        op->done(op->done_userdata, op->status, op->n);
+        if (op->done != NULL)
+            op->done(op->done_userdata, op->status, op->n);
         break;
     case OP_STORAGE:
-        free(q->trouble);
-        q->trouble = op->text;
-        op->text = NULL;
-        q->handler.storage(q->handler.userdata, q->trouble, op->fatal);
+        trouble_returned(q, op);
         break;
     case OP_STOPPED:
         q->writer_ended = true;
@@ -410,9 +447,9 @@ static void start_read(struct queue *q)
 
 void queue_read(struct queue *q, struct queue_query *query)
 {
-    struct read *read = calloc(1, sizeof(*read));
+    struct read *read = q->stopping ? NULL : calloc(1, sizeof(*read));
     if (read == NULL) {
-        query->done(query, -EIO, query->userdata);
+        query->done(query, q->stopping ? -ESHUTDOWN : -EIO, query->userdata);
         queue_query_destroy(query);
         return;
     }
@@ -463,7 +500,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
         q->async_open = r == 0;
     }
     if (r == 0)
-        r = writer_start(&q->writer, options, log, reterr);
+        r = writer_start(&q->writer, options, log, keep_note, q, reterr);
     if (r < 0) {
         if (q->async_open) {
             uv_close((uv_handle_t *) &q->writer.async, NULL);
@@ -517,7 +554,7 @@ static void maybe_stopped(struct queue *q)
     }
 }
 
-void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata)
+void queue_stop(struct queue *q, bool clean, void (*done)(void *userdata), void *userdata)
 {
     q->stopping = true;
     q->stop_done = done;
@@ -532,6 +569,7 @@ void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata)
     }
     uv_mutex_lock(&q->writer.mutex);
     q->writer.stopping = true;
+    q->writer.clean = clean;
     uv_cond_signal(&q->writer.cond);
     uv_mutex_unlock(&q->writer.mutex);
 }
@@ -544,6 +582,9 @@ void queue_destroy(struct queue *q)
     store_close(q->reader);
     if (q->lock_fd >= 0)
         (void) close(q->lock_fd);
+    for (size_t i = 0; i < q->n_notes; i++)
+        free(q->notes[i].name);
+    free(q->notes);
     free(q->trouble);
     free(q);
 }

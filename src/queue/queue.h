@@ -5,7 +5,8 @@
  * acknowledged before its commit is on disk (synchronous=FULL).
  *
  * All functions and callbacks here run on the loop thread unless they say otherwise. Operations are
- * applied in the order in which they were handed over, and their callbacks come in that order.
+ * applied in the order in which they were handed over, and their callbacks come in that order; but
+ * puts of many requests let others pass, and puts wait while the map of chains is being read.
  *
  * While storage is in trouble, puts fail with -EIO and leave nothing to acknowledge; retries and
  * settlements stay with the queue and are committed when the fault ends. */
@@ -68,6 +69,26 @@ struct queue_settled {
     size_t line_len;
 };
 
+/* In which order pending requests are fetched. */
+enum queue_order {
+    QUEUE_FRESH,       /* leaders that were never tried, by seq */
+    QUEUE_BY_DUE,      /* leaders that wait for a retry, by its time */
+    QUEUE_BY_DEADLINE, /* all, followers too */
+};
+#define QUEUE_ORDER_COUNT (QUEUE_BY_DEADLINE + 1)
+
+/* How far a fetch has come. */
+struct queue_position {
+    int64_t at_ms; /* steady UTC; not for QUEUE_FRESH */
+    int64_t seq;
+};
+
+struct queue_trouble {
+    const char *text; /* NULL = all is well */
+    bool database;    /* it is not only the results log */
+    bool fatal;       /* there is no getting out of it: the database is corrupt */
+};
+
 /* What dispatch and the daemon are told. */
 struct queue_handler {
     /* A request was committed (after its put's `done`). Ownership moves. One that follows is only
@@ -78,15 +99,16 @@ struct queue_handler {
     /* The leader of a chain was settled alone: this one goes on in its place. Ownership moves. */
     void (*promoted)(void *userdata, struct request *req);
     void (*settled)(void *userdata, const struct queue_settled *settled);
-    /* Answers to queue_fetch() and queue_fetch_due(). The requests (not the array) move. A status
-     * other than 0 means that nothing was read: ask again. */
-    void (*fetched)(void *userdata, int status, struct request **requests, size_t n);
-    void (*fetched_due)(void *userdata, int status, struct request **requests, size_t n,
-                        int64_t next_wake_at_ms);
-    /* Storage got into trouble (a text) or out of it (NULL). After it, rows that nobody was told
-     * of may be in the database: fetch anew from what was fetched last. `fatal` when there is no
-     * getting out of it: the database is corrupt. */
-    void (*storage)(void *userdata, const char *trouble, bool fatal);
+    /* queue_settle() came too late: the request had ended with its chain. */
+    void (*ended_before)(void *userdata, int64_t seq);
+    /* The answer to queue_fetch(). The requests (not the array) move. `next_at_ms` is the first time
+     * of that order beyond what was asked for, INT64_MAX when there is none. A status other than 0
+     * means that nothing was read: ask again. */
+    void (*fetched)(void *userdata, enum queue_order order, int status, struct request **requests,
+                    size_t n, int64_t next_at_ms);
+    /* Storage got into trouble, or out of it. After it, rows that nobody was told of may be in the
+     * database: fetch anew from what was fetched last. */
+    void (*storage)(void *userdata, const struct queue_trouble *trouble);
     void *userdata;
 };
 
@@ -102,9 +124,9 @@ void queue_set_handler(struct queue *q, const struct queue_handler *handler);
 /* Reload of what may change. */
 void queue_set_limits(struct queue *q, int64_t max_pending, int64_t history_days);
 
-/* Commits what was handed over, syncs the log, ends the writer, then calls `done`; no operation may
- * be handed over after it. In storage trouble it tries once more and gives up. */
-void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata);
+/* `clean`: nothing was cut off that may have been sent. Commits what was handed over, syncs the log, ends the writer, then calls `done`; no retry and no
+ * settlement may be handed over after it. In storage trouble it tries once more and gives up. */
+void queue_stop(struct queue *q, bool clean, void (*done)(void *userdata), void *userdata);
 
 /* Frees; only after queue_stop()'s `done` or when the loop never ran. Accepts NULL. The handles
  * are closed by queue_stop(). */
@@ -170,26 +192,28 @@ void queue_retry(struct queue *q, struct request *req);
  * of everyone in its chain, or of it alone. Ownership moves. */
 void queue_settle(struct queue *q, struct request *req, bool whole_chain);
 
-/* Leading requests that were never tried, with seq > after_seq, in order. */
-void queue_fetch(struct queue *q, int64_t after_seq, size_t limit);
-
-/* Requests, followers too, whose due time or deadline lies in (after, until], by time. `until` as
- * int64 in steady UTC; (after_ms, after_seq) is where the last call ended. Also the first such time
- * beyond, INT64_MAX when there is none. */
-void queue_fetch_due(struct queue *q, int64_t after_ms, int64_t after_seq, int64_t until_ms,
-                     size_t limit);
-
-/* When the request wakes by itself: its due time or its deadline. */
-int64_t queue_wake_at_ms(const struct request *req);
+/* Up to `limit` pending requests beyond `after`, those with a time only up to `until_ms`. `after` is
+ * the place of the last one that was fetched. */
+void queue_fetch(struct queue *q, enum queue_order order, struct queue_position after,
+                 int64_t until_ms, size_t limit);
 
 /* --- Administration --- */
 
 /* status: 0, -EIO in storage trouble, -ESHUTDOWN (at once) after queue_stop(). */
 typedef void (*queue_done_fn)(void *userdata, int status, int64_t n);
 
-/* Whether the operator holds sending; kept over restarts. n = 0. */
-void queue_set_held(struct queue *q, bool held, queue_done_fn done, void *userdata);
-bool queue_held_at_start(const struct queue *q);
+/* Small facts that outlive the process, by name. */
+#define QUEUE_NOTE_MAX 2200
+/* 0 when it was never set; otherwise as handed over last. */
+int64_t queue_note(const struct queue *q, const char *name);
+/* `done`, which may be NULL, once it is committed; n = 0. Without a `done` it is kept until it can
+ * be. The name is cut at QUEUE_NOTE_MAX bytes. */
+void queue_set_note(struct queue *q, const char *name, int64_t value, queue_done_fn done,
+                    void *userdata);
+
+/* The last seq that was given when the daemon ended without queue_stop(), or not clean: what was
+ * accepted up to then may have been sent. 0 = that never happened. */
+int64_t queue_unclean_seq(const struct queue *q);
 
 /* Makes each waiting request due at `due_at_ms` (steady UTC) unless it is sooner; n = how many.
  * They have to be fetched anew. */

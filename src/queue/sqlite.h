@@ -1,7 +1,7 @@
-/* The queue's statements. The only file that knows SQL.
+/* The queue's statements. Only sqlite*.c know SQL.
  *
- * One row a request, pending or done, in one table. A pending row has n IS NULL; it wakes by itself
- * at wake_at, its due time or its deadline. Requests for one job form a chain: the first one
+ * One row a request, pending or done, in one table. A pending row has n IS NULL; due_at is when it is
+ * tried again, 0 when it was never tried. Requests for one job form a chain: the first one
  * (chain IS NULL) and those that joined it (chain = its seq); `leads` marks the one whose attempts
  * are made. `total` counts the attempts of the chain and is kept by the leader; `base` is what it
  * was when the request joined, so that a request's own attempts are total - base and an attempt
@@ -69,6 +69,10 @@ int store_set_meta(struct store *st, const char *key, int64_t value);
 /* -ENOENT when it was never set. */
 int store_get_meta(struct store *st, const char *key, int64_t *ret);
 
+/* All of them. A callback's error ends the walk and is returned. */
+typedef int (*store_meta_fn)(void *userdata, const char *key, int64_t value);
+int store_walk_meta(struct store *st, store_meta_fn fn, void *userdata);
+
 /* -ENOENT when there is none; the caller destroys *ret. Followers carry their leader's counts and
  * failure. `ret_leader_seq` may be NULL. */
 int store_find(struct store *st, const char *request_id, struct request **ret,
@@ -82,13 +86,18 @@ int store_fetch_followers(struct store *st, int64_t chain, size_t limit, struct 
                           size_t *ret_n);
 int store_fetch_fresh(struct store *st, int64_t after_seq, size_t limit, struct request **ret,
                       size_t *ret_n);
-int store_fetch_due(struct store *st, int64_t after_ms, int64_t after_seq, int64_t until_ms,
-                    size_t limit, struct request **ret, size_t *ret_n);
+/* Leaders whose due time lies in (after, until], by it. */
+int store_fetch_due(struct store *st, struct queue_position after, int64_t until_ms, size_t limit,
+                    struct request **ret, size_t *ret_n);
+/* All whose deadline lies in (after, until], by it; followers with what their leader has come to. */
+int store_fetch_expired(struct store *st, struct queue_position after, int64_t until_ms,
+                        size_t limit, struct request **ret, size_t *ret_n);
 int store_fetch_results(struct store *st, int64_t after_n, size_t limit, struct request **ret,
                         size_t *ret_n);
 
-/* The first wake_at of a pending row beyond `after_ms`; INT64_MAX when there is none. */
-int store_next_wake(struct store *st, int64_t after_ms, int64_t *ret);
+/* The first due time, or deadline, beyond `after_ms`; INT64_MAX when there is none. */
+int store_next_due(struct store *st, int64_t after_ms, int64_t *ret);
+int store_next_deadline(struct store *st, int64_t after_ms, int64_t *ret);
 
 /* The seq before the first leader that was never tried, looking on from `from_seq`. */
 int store_fresh_floor(struct store *st, int64_t from_seq, int64_t *ret);
@@ -101,15 +110,11 @@ struct store_counts {
 };
 int store_count(struct store *st, struct store_counts *ret);
 
-/* Walks over pending rows by (wake_at, seq), from *position on, for at most `limit` rows; *position
+/* Walks over pending rows by their deadline, from *position on, for at most `limit` rows; *position
  * starts at {INT64_MIN, 0}. *ret_end says that there are no more. */
-struct store_position {
-    int64_t wake_at_ms;
-    int64_t seq;
-};
 typedef int (*store_walk_fn)(void *userdata, const char *job_id, size_t len, int64_t chain,
                              bool follows);
-int store_walk_pending(struct store *st, struct store_position *position, size_t limit,
+int store_walk_pending(struct store *st, struct queue_position *position, size_t limit,
                        store_walk_fn fn, void *userdata, bool *ret_end);
 
 /* Fills the query's rows. */

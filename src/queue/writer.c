@@ -20,14 +20,8 @@
 /* Settlements that nobody waits for wait this long for company: on a fast disk a commit for every
  * few costs more than the HTTP request. */
 #define COMPANY_MS 5
-/* How long lines may be in the log before it is synced; the database can repeat them until then. */
-#define LOG_SYNC_MS 1000
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
-#define PRUNE_STEP 1000
-#define PRUNE_INTERVAL_MS 60000
-#define LINES_MAX ((size_t) 8 << 20)
-#define LINES_STEP 256
 
 /* --- Trouble --- */
 
@@ -38,6 +32,7 @@ static void post(struct writer *w, struct op_list *done)
     uv_mutex_lock(&w->mutex);
     TAILQ_CONCAT(&w->outbox, done, link);
     w->pending = w->count;
+    w->n_watched = u64map_count(w->watched);
     uv_mutex_unlock(&w->mutex);
     (void) uv_async_send(&w->async);
 }
@@ -61,6 +56,7 @@ static void tell_trouble(struct writer *w)
     free(w->trouble);
     w->trouble = text;
     op->text = text != NULL ? strdup(text) : NULL;
+    op->database = w->store_error != 0;
     op->fatal = w->store_error == -EBADMSG;
     struct op_list list = TAILQ_HEAD_INITIALIZER(list);
     TAILQ_INSERT_TAIL(&list, op, link);
@@ -75,7 +71,7 @@ static void back_off(struct writer *w)
     w->retry_at_ms = clock_mono_ms() + w->backoff_ms;
 }
 
-static void store_failed(struct writer *w, int error)
+void writer_store_failed(struct writer *w, int error)
 {
     if (w->store_error == 0)
         log_error("queue: the database can't be written: %s (%s); nothing new is accepted until "
@@ -87,7 +83,7 @@ static void store_failed(struct writer *w, int error)
     back_off(w);
 }
 
-static void log_failed(struct writer *w, int error)
+void writer_log_failed(struct writer *w, int error)
 {
     if (w->log_error == 0)
         log_error("results: the log can't be written: %s; lines wait in the database",
@@ -96,24 +92,7 @@ static void log_failed(struct writer *w, int error)
     back_off(w);
 }
 
-static int recover_log(struct writer *w, struct buf *reterr);
-
-/* After an error what is in the file is not known for sure: it is repaired as at a start. */
-static int repair_log(struct writer *w)
-{
-    struct buf err;
-    buf_init(&err, 4096);
-    int64_t written_n = w->written_n;
-    int r = recover_log(w, &err);
-    if (r < 0) {
-        w->written_n = written_n;
-        log_debug("results: %s", err.len > 0 ? buf_cstr(&err) : strerror(-r));
-    }
-    buf_finish(&err);
-    return r;
-}
-
-static void log_recovered(struct writer *w)
+void writer_log_recovered(struct writer *w)
 {
     if (w->log_error == 0)
         return;
@@ -147,7 +126,7 @@ static int load_counts(struct writer *w, struct store_counts *ret)
     w->count = counts.pending;
     w->fresh_floor = floor;
     w->filling = true;
-    w->fill_position = (struct store_position){ .wake_at_ms = INT64_MIN };
+    w->fill_position = (struct queue_position){ .at_ms = INT64_MIN };
     u64map_clear(w->chains);
     *ret = counts;
     return 0;
@@ -171,11 +150,11 @@ static int reopen_store(struct writer *w)
     if (r == 0)
         r = store_begin(w->store);
     if (r == 0)
-        r = store_set_meta(w->store, "reopened_at", clock_wall_ms());
+        r = store_set_meta(w->store, "running", 1);
     if (r == 0)
         r = store_commit(w->store);
     if (r < 0) {
-        store_failed(w, r);
+        writer_store_failed(w, r);
         return r;
     }
     log_info("queue: the database can be written again");
@@ -204,7 +183,8 @@ static void sync_directories(struct op_list *batch)
     }
 }
 
-/* Applies and commits. On failure nothing of the batch has happened, as far as we know. */
+/* Applies and commits. On failure nothing of the batch has happened, as far as we know; what is
+ * applied again then finds out. */
 static int commit_batch(struct writer *w, struct op_list *batch)
 {
     buf_clear(&w->lines);
@@ -212,12 +192,12 @@ static int commit_batch(struct writer *w, struct op_list *batch)
     w->lines_broken = false;
 
     sync_directories(batch);
+    int64_t last_n = w->last_n, count = w->count;
     int r = store_begin(w->store);
     struct op *op;
     TAILQ_FOREACH(op, batch, link) {
         if (r < 0)
             break;
-        op->continued = op->continues;
         r = apply_op(w, op);
     }
     if (r == 0)
@@ -226,155 +206,11 @@ static int commit_batch(struct writer *w, struct op_list *batch)
         return 0;
 
     store_rollback(w->store);
-    TAILQ_FOREACH(op, batch, link)
-        op_reset(op);
+    w->last_n = last_n;
+    w->count = count;
     w->lines_broken = true;
-    store_failed(w, r);
+    writer_store_failed(w, r);
     return r;
-}
-
-/* --- The results log --- */
-
-static int append_from_database(struct writer *w)
-{
-    struct request *requests[LINES_STEP];
-    size_t n = 0;
-    struct buf lines;
-    buf_init(&lines, LINES_MAX);
-    int r = store_fetch_results(w->store, w->written_n, LINES_STEP, requests, &n);
-    if (r < 0)
-        store_failed(w, r);
-    int64_t last_n = w->written_n;
-    for (size_t i = 0; r == 0 && i < n; i++) {
-        r = request_append_result(&lines, requests[i]);
-        if (r == 0)
-            r = buf_append_char(&lines, '\n');
-        last_n = requests[i]->n;
-    }
-    for (size_t i = 0; i < n; i++)
-        request_destroy(requests[i]);
-    if (r == 0 && n > 0)
-        r = w->log.append(w->log.userdata, lines.data, lines.len, last_n);
-    buf_finish(&lines);
-    if (r == 0)
-        w->written_n = n > 0 ? last_n : w->last_n;
-    return r;
-}
-
-/* Appends what is committed and not yet in the log. */
-static void write_lines(struct writer *w)
-{
-    if (w->written_n >= w->last_n)
-        return;
-    if (w->log_error != 0 && clock_mono_ms() < w->retry_at_ms)
-        return;
-
-    int r = w->log_error != 0 ? repair_log(w) : 0;
-    if (r == 0 && !w->lines_broken && w->lines_first == w->written_n + 1) {
-        r = w->log.append(w->log.userdata, w->lines.data, w->lines.len, w->last_n);
-        if (r == 0)
-            w->written_n = w->last_n;
-    }
-    buf_clear(&w->lines);
-    w->lines_first = 0;
-    while (r == 0 && w->written_n < w->last_n && w->store != NULL)
-        r = append_from_database(w);
-    if (r < 0) {
-        if (w->store != NULL) /* else it was the database that failed */
-            log_failed(w, r);
-        return;
-    }
-    log_recovered(w);
-    if (w->sync_at_ms == 0)
-        w->sync_at_ms = clock_mono_ms() + LOG_SYNC_MS;
-}
-
-static int write_cursor(struct writer *w, const struct queue_cursor *cursor)
-{
-    const struct {
-        const char *key;
-        int64_t value;
-    } values[] = {
-        { "log_device", (int64_t) cursor->device }, { "log_inode", (int64_t) cursor->inode },
-        { "log_offset", cursor->offset },           { "log_n", cursor->n },
-        { "fresh_floor", w->fresh_floor },
-    };
-    int r = 0;
-    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]) && r == 0; i++)
-        r = store_set_meta(w->store, values[i].key, values[i].value);
-    return r;
-}
-
-static int prune(struct writer *w)
-{
-    int64_t now_ms = clock_mono_ms();
-    uv_mutex_lock(&w->mutex);
-    int64_t history_ms = w->history_ms;
-    uv_mutex_unlock(&w->mutex);
-    /* A reload that shortens the history takes effect at once. */
-    if (now_ms < w->prune_at_ms && history_ms >= w->pruned_history_ms)
-        return 0;
-    w->pruned_history_ms = history_ms;
-
-    size_t removed = 0;
-    int r =
-        store_prune(w->store, clock_steady_ms() - history_ms, w->synced_n, PRUNE_STEP, &removed);
-    if (r < 0)
-        return r;
-    if (removed < PRUNE_STEP)
-        w->prune_at_ms = now_ms + PRUNE_INTERVAL_MS;
-    else
-        w->sync_at_ms = now_ms + LOG_SYNC_MS / 10; /* go on soon */
-    return 0;
-}
-
-/* Syncs the log, and only then says in the database how far it is synced. */
-static void checkpoint(struct writer *w)
-{
-    struct queue_cursor cursor;
-    w->sync_at_ms = 0;
-    int r = w->log.sync(w->log.userdata, &cursor);
-    if (r < 0) {
-        log_failed(w, r);
-        w->sync_at_ms = w->retry_at_ms;
-        return;
-    }
-    w->synced_n = cursor.n;
-    /* A failed sync may have been all that was wrong, with no line left to write. */
-    if (!w->reopen_log && w->written_n >= w->last_n)
-        log_recovered(w);
-    r = store_fresh_floor(w->store, w->fresh_floor, &w->fresh_floor);
-    if (r == -ENOENT) {
-        w->fresh_floor = w->last_seq;
-        r = 0;
-    }
-    if (r == 0)
-        r = store_begin(w->store);
-    if (r == 0)
-        r = write_cursor(w, &cursor);
-    if (r == 0)
-        r = prune(w);
-    if (r == 0)
-        r = store_commit(w->store);
-    if (r < 0) {
-        store_rollback(w->store);
-        store_failed(w, r);
-    }
-}
-
-/* A rotation. What was committed before it belongs into the old file. */
-static void reopen_log(struct writer *w)
-{
-    write_lines(w);
-    int r = w->log.reopen(w->log.userdata);
-    if (r < 0) {
-        log_failed(w, r);
-        return;
-    }
-    w->reopen_log = false;
-    log_recovered(w);
-    write_lines(w);
-    checkpoint(w);
 }
 
 /* --- The thread --- */
@@ -414,10 +250,13 @@ static void fail_or_hold(struct writer *w, struct op_list *work)
     struct op *op;
     while ((op = TAILQ_FIRST(work)) != NULL) {
         TAILQ_REMOVE(work, op, link);
-        bool fails = op->kind == OP_PUT || op->kind == OP_FETCH || op->kind == OP_FETCH_DUE ||
-                     op->kind == OP_SET_HELD || op->kind == OP_FLUSH || op->kind == OP_BARRIER;
-        if (fails)
+        bool fails = op->kind == OP_PUT || op->kind == OP_FETCH ||
+                     (op->kind == OP_SET_NOTE && op->done != NULL) || op->kind == OP_FLUSH ||
+                     op->kind == OP_BARRIER;
+        if (fails) {
+            op_reset(op);
             op->status = -EIO;
+        }
         TAILQ_INSERT_TAIL(fails ? &failed : &w->held, op, link);
     }
     post(w, &failed);
@@ -436,7 +275,7 @@ static void defer_puts(struct writer *w, struct op_list *work)
     }
 }
 
-/* What is settled with followers left stays with us. */
+/* A settlement that goes on: what is settled so far is handed back, the request stays with us. */
 static void keep_continuing(struct writer *w, struct op_list *done)
 {
     struct op *op, *next;
@@ -444,13 +283,13 @@ static void keep_continuing(struct writer *w, struct op_list *done)
         next = TAILQ_NEXT(op, link);
         if (!op->continues)
             continue;
-        /* Hand back what is settled so far, and keep the request that the rest is settled by. */
         struct op *rest = op_create(OP_SETTLE);
-        if (rest == NULL)
-            continue; /* the rest becomes a chain of its own at the next start */
+        if (rest == NULL) {
+            log_error("queue: out of memory");
+            abort(); /* nobody would settle the rest before the next start */
+        }
         rest->request = op->request;
         rest->whole_chain = true;
-        rest->continues = true;
         op->request = NULL;
         TAILQ_INSERT_TAIL(&w->held, rest, link);
     }
@@ -477,7 +316,7 @@ static void work_on(struct writer *w, struct op_list *work)
     if (w->filling) {
         int r = apply_fill_step(w);
         if (r < 0) {
-            store_failed(w, r);
+            writer_store_failed(w, r);
             fail_or_hold(w, work);
             return;
         }
@@ -502,11 +341,11 @@ static void work_on(struct writer *w, struct op_list *work)
     /* Asked before the lines are tried, which may put off the next try: reopening is the remedy for
      * a file that can't be written any more. */
     bool log_due = w->log_error == 0 || clock_mono_ms() >= w->retry_at_ms;
-    write_lines(w);
+    writer_append_lines(w);
     if (w->reopen_log && log_due)
-        reopen_log(w);
+        writer_reopen_log(w);
     if (w->store != NULL && w->sync_at_ms != 0 && clock_mono_ms() >= w->sync_at_ms)
-        checkpoint(w);
+        writer_checkpoint(w);
 }
 
 static bool finished(const struct writer *w)
@@ -552,8 +391,9 @@ static void writer_main(void *arg)
     }
     if (w->store != NULL) {
         w->log_error = 0; /* once more, whatever was wrong */
-        write_lines(w);
-        checkpoint(w);
+        w->ended = w->clean;
+        writer_append_lines(w);
+        writer_checkpoint(w);
     }
 
     struct op_list list = TAILQ_HEAD_INITIALIZER(list);
@@ -566,56 +406,28 @@ static void writer_main(void *arg)
 
 /* --- From the loop's thread --- */
 
-struct queue_log_check {
-    struct store *store;
-};
-
-int queue_log_check(const struct queue_log_check *check, int64_t n, const char *request_id)
+/* Whether the last daemon came to its end, and that this one has not, yet: on disk before anything is
+ * sent. */
+static int begin_run(struct writer *w)
 {
-    struct request *req = NULL;
-    size_t found = 0;
-    int r = store_fetch_results(check->store, n - 1, 1, &req, &found);
-    if (r < 0)
+    int64_t running = 0;
+    int r = store_get_meta(w->store, "running", &running);
+    if (r == -ENOENT || r == 0)
+        r = store_get_meta(w->store, "unclean_seq", &w->unclean_seq);
+    if (r < 0 && r != -ENOENT)
         return r;
-    if (found == 0 || req->n != n)
-        r = -ENOENT;
-    else
-        r = strcmp(req->request_id, request_id) == 0 ? 1 : 0;
-    if (found > 0)
-        request_destroy(req);
-    return r;
-}
-
-static int recover_log(struct writer *w, struct buf *reterr)
-{
-    struct queue_cursor cursor = { .n = 0 };
-    int64_t device = 0, inode = 0;
-    struct {
-        const char *key;
-        int64_t *value;
-    } values[] = {
-        { "log_device", &device },
-        { "log_inode", &inode },
-        { "log_offset", &cursor.offset },
-        { "log_n", &cursor.n },
-    };
-    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-        int r = store_get_meta(w->store, values[i].key, values[i].value);
-        if (r < 0 && r != -ENOENT) {
-            (void) buf_printf(reterr, "database '%s' can't be read: %s", w->database,
-                              store_message(w->store));
-            return r;
-        }
-    }
-    cursor.device = (uint64_t) device;
-    cursor.inode = (uint64_t) inode;
-    w->synced_n = cursor.n;
-    struct queue_log_check check = { .store = w->store };
-    return w->log.recover(w->log.userdata, &cursor, w->last_n, &check, &w->written_n, reterr);
+    if (running != 0)
+        w->unclean_seq = w->last_seq;
+    r = store_begin(w->store);
+    if (r == 0)
+        r = store_set_meta(w->store, "unclean_seq", w->unclean_seq);
+    if (r == 0)
+        r = store_set_meta(w->store, "running", 1);
+    return r == 0 ? store_commit(w->store) : r;
 }
 
 int writer_start(struct writer *w, const struct queue_options *options, const struct queue_log *log,
-                 struct buf *reterr)
+                 store_meta_fn note, void *userdata, struct buf *reterr)
 {
     w->log = *log;
     w->max_pending = options->max_pending;
@@ -647,10 +459,15 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     w->pending = counts.pending;
     w->waiting_at_start = counts.waiting;
     w->floor_at_start = w->fresh_floor;
-    int64_t held = 0;
-    r = store_get_meta(w->store, "held", &held);
-    w->held_at_start = r == 0 && held != 0;
-    r = recover_log(w, reterr);
+    r = begin_run(w);
+    if (r == 0)
+        r = store_walk_meta(w->store, note, userdata);
+    if (r < 0) {
+        (void) buf_printf(reterr, "database '%s' can't be written: %s", w->database,
+                          store_message(w->store));
+        return r;
+    }
+    r = writer_recover_log(w, reterr);
     if (r < 0)
         return r;
     w->sync_at_ms = clock_mono_ms();

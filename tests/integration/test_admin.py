@@ -57,6 +57,22 @@ def test_a_hold_survives_restart_and_crash(daemon, standin):
     assert daemon.call("stats")["held"] is None
 
 
+def test_deadlines_count_during_a_hold(make_daemon, standin):
+    """Behind however many that are due: 1,500 is more than are kept in memory for their turn."""
+    daemon = make_daemon(retry={"base_delay_ms": 1, "max_delay_ms": 1000})
+    daemon.start()
+    standin.fault(status=500, retry_after=1, times=None)
+    jobs = [f"job-{number}" for number in range(1500)]
+    daemon.call("cancel", job_ids=jobs, deadline_s=6)
+    wait_until(lambda: daemon.call("stats")["attempts"] >= len(jobs), "each was tried")
+    daemon.call("hold")
+    daemon.cancel("later", deadline_s=1)
+    assert {record["outcome"] for record in daemon.wait_records(len(jobs) + 1)} == {"expired"}
+    stats = daemon.call("stats")
+    assert stats["held"] == "operator"
+    assert stats["pending"] == {"queued": 0, "in_flight": 0, "waiting": 0}
+
+
 def test_a_hold_is_in_the_status_line(make_daemon):
     daemon = make_daemon()
     with contextlib.closing(Manager(daemon.home)) as manager:

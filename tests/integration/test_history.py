@@ -50,9 +50,9 @@ def plant(daemon, count, age_days, logged=True, prefix="old"):
     at = int(time.time() * 1000) - age_days * DAY_MS
     database.executemany(
         "INSERT INTO request (seq, request_id, job_id, source, origin, accepted_at, deadline_at, leads, base, total, "
-        "due_at, wake_at, http_status, endpoint, n, done_at, outcome) "
-        "VALUES (?, ?, ?, 1, 'uid=0 pid=1', ?, ?, 1, 0, 1, 0, ?, 200, 1, ?, ?, 0)",
-        ((seq + index, f"r-{prefix}-{index}", f"{prefix}-{index}", at, at + 1000, at + 1000, n + index, at)
+        "due_at, http_status, endpoint, n, done_at, outcome) "
+        "VALUES (?, ?, ?, 1, 'uid=0 pid=1', ?, ?, 1, 0, 1, 0, 200, 1, ?, ?, 0)",
+        ((seq + index, f"r-{prefix}-{index}", f"{prefix}-{index}", at, at + 1000, n + index, at)
          for index in range(1, count + 1)))
     database.commit()
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

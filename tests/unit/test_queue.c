@@ -34,7 +34,12 @@ struct fixture {
     int put_status;
     enum put_outcome put_outcome[16];
     bool put_coalesced[16];
-    int64_t next_wake_ms;
+    int64_t next_at_ms;
+    size_t n_ended_before;
+    size_t n_refused;
+    size_t n_barriers;
+    size_t n_settled_at_barrier;
+    int64_t ended_before;
     bool stopped;
 };
 
@@ -98,27 +103,28 @@ static void on_settled(void *userdata, const struct queue_settled *settled)
     f->settled[f->n_settled++] = *settled;
 }
 
-static void on_fetched(void *userdata, int status, struct request **requests, size_t n)
+static void on_ended_before(void *userdata, int64_t seq)
 {
     struct fixture *f = userdata;
+    f->n_ended_before++;
+    f->ended_before = seq;
+}
+
+static void on_fetched(void *userdata, enum queue_order order, int status,
+                       struct request **requests, size_t n, int64_t next_at_ms)
+{
+    struct fixture *f = userdata;
+    (void) order;
     assert_int_equal(status, 0);
     f->n_returned++;
+    f->next_at_ms = next_at_ms;
     for (size_t i = 0; i < n; i++)
         hold(f, requests[i]);
 }
 
-static void on_fetched_due(void *userdata, int status, struct request **requests, size_t n,
-                           int64_t next_wake_at_ms)
-{
-    struct fixture *f = userdata;
-    f->next_wake_ms = next_wake_at_ms;
-    on_fetched(f, status, requests, n);
-}
-
-static void on_storage(void *userdata, const char *trouble, bool fatal)
+static void on_storage(void *userdata, const struct queue_trouble *trouble)
 {
     (void) userdata;
-    (void) fatal;
     (void) trouble;
 }
 
@@ -143,8 +149,8 @@ static void start(struct fixture *f)
         .retried = on_request,
         .promoted = on_request,
         .settled = on_settled,
+        .ended_before = on_ended_before,
         .fetched = on_fetched,
-        .fetched_due = on_fetched_due,
         .storage = on_storage,
         .userdata = f,
     };
@@ -172,7 +178,7 @@ static void on_stopped(void *userdata)
 static void stop(struct fixture *f)
 {
     f->stopped = false;
-    queue_stop(f->queue, on_stopped, f);
+    queue_stop(f->queue, true, on_stopped, f);
     assert_int_equal(uv_run(&f->loop, UV_RUN_DEFAULT), 0);
     assert_true(f->stopped);
     queue_destroy(f->queue);
@@ -291,6 +297,15 @@ static int64_t pending(const struct fixture *f)
     return counts.pending;
 }
 
+/* From the beginning, up to ten; waits for the answer. */
+static void fetch(struct fixture *f, enum queue_order order, int64_t until_ms)
+{
+    struct queue_position after = { .seq = order == QUEUE_FRESH ? queue_first_seq(f->queue) : 0 };
+    size_t returned = f->n_returned;
+    queue_fetch(f->queue, order, after, until_ms, 10);
+    run_until(f, &f->n_returned, returned + 1);
+}
+
 /* --- Tests --- */
 
 static void test_put_is_idempotent_by_request_id(void **state)
@@ -372,9 +387,7 @@ static void test_the_next_one_goes_on(void **state)
     /* Another start finds the same: r2 leads and r3 follows it. */
     stop(f);
     start(f);
-    returned = f->n_returned;
-    queue_fetch_due(f->queue, 0, 0, INT64_MAX - 1, 10);
-    run_until(f, &f->n_returned, returned + 1);
+    fetch(f, QUEUE_BY_DEADLINE, INT64_MAX - 1);
     assert_int_equal(f->n_held, 2);
     size_t leader = f->held[0]->follows ? 1 : 0;
     assert_string_equal(f->held[leader]->request_id, "r2");
@@ -385,6 +398,27 @@ static void test_the_next_one_goes_on(void **state)
     settle(f, leader, OUTCOME_CANCELLED, true, 3);
     assert_int_equal(pending(f), 0);
     assert_int_equal(f->last_n, 4);
+}
+
+/* A follower expires while the outcome of its chain is on its way. */
+static void test_settled_twice(void **state)
+{
+    struct fixture *f = *state;
+    put_one(f, "r1", "a");
+    put_one(f, "r2", "a");
+    fetch(f, QUEUE_BY_DEADLINE, INT64_MAX - 1);
+    size_t follower = f->held[1]->follows ? 1 : 2;
+    int64_t seq = f->held[follower]->seq;
+    settle(f, 0, OUTCOME_CANCELLED, true, 2);
+    struct request *late = f->held[follower];
+    f->held[follower] = NULL;
+    late->outcome = OUTCOME_EXPIRED;
+    request_set_state(late, REQUEST_DONE);
+    queue_settle(f->queue, late, false);
+    run_until(f, &f->n_ended_before, 1);
+    assert_int_equal(f->ended_before, seq);
+    assert_int_equal(f->n_settled, 2);
+    assert_int_equal(pending(f), 0);
 }
 
 static void test_room(void **state)
@@ -444,17 +478,20 @@ static void test_a_new_start_fetches_in_order(void **state)
     stop(f);
     start(f);
 
-    size_t returned = f->n_returned;
-    queue_fetch(f->queue, queue_first_seq(f->queue), 10);
-    run_until(f, &f->n_returned, returned + 1);
+    fetch(f, QUEUE_FRESH, 0);
     assert_int_equal(f->n_held, 1);
     assert_string_equal(f->held[0]->request_id, "r2");
 
     int64_t now_ms = clock_steady_ms();
-    queue_fetch_due(f->queue, 0, 0, now_ms, 10);
-    run_until(f, &f->n_returned, returned + 2);
+    fetch(f, QUEUE_BY_DUE, now_ms);
     assert_int_equal(f->n_held, 1);
-    assert_true(f->next_wake_ms > now_ms && f->next_wake_ms <= now_ms + 5000);
+    assert_true(f->next_at_ms > now_ms && f->next_at_ms <= now_ms + 5000);
+    fetch(f, QUEUE_BY_DEADLINE, now_ms);
+    assert_int_equal(f->n_held, 1);
+    assert_true(f->next_at_ms > now_ms + 5000 && f->next_at_ms <= now_ms + 60000);
+    fetch(f, QUEUE_BY_DUE, now_ms + 5000);
+    assert_int_equal(f->n_held, 2);
+    assert_string_equal(f->held[1]->request_id, "r3");
     struct queue_counts counts;
     queue_get_counts(f->queue, &counts);
     assert_int_equal(counts.pending, 3);
@@ -521,6 +558,72 @@ static void test_reading_by_job(void **state)
     run_until(f, &f->n_returned, returned + 1);
 }
 
+static void on_refused(void *userdata, int status, int64_t n)
+{
+    struct fixture *f = userdata;
+    (void) n;
+    assert_int_equal(status, -ESHUTDOWN);
+    f->n_refused++;
+}
+
+static void on_query_refused(struct queue_query *query, int status, void *userdata)
+{
+    (void) query;
+    on_refused(userdata, status, 0);
+}
+
+/* What comes too late is told so, and at once: nobody would answer it later. */
+static void test_nothing_is_taken_after_the_stop(void **state)
+{
+    struct fixture *f = *state;
+    f->stopped = false;
+    queue_stop(f->queue, true, on_stopped, f);
+    queue_set_note(f->queue, "held", 1, on_refused, f);
+    queue_flush(f->queue, 0, on_refused, f);
+    queue_barrier(f->queue, on_refused, f);
+    struct queue_query *query = queue_query_create(QUERY_LIST);
+    query->done = on_query_refused;
+    query->userdata = f;
+    queue_read(f->queue, query);
+    assert_int_equal(f->n_refused, 4);
+    struct queue_put *p = queue_put_create(1);
+    p->requests[0] = make("r1", "a", 60000);
+    p->done = on_put;
+    assert_int_equal(queue_put(f->queue, p), -ESHUTDOWN);
+    queue_put_destroy(p);
+    assert_int_equal(uv_run(&f->loop, UV_RUN_DEFAULT), 0);
+    assert_true(f->stopped);
+    queue_destroy(f->queue);
+    assert_int_equal(uv_loop_close(&f->loop), 0);
+    start(f);
+}
+
+static void on_barrier(void *userdata, int status, int64_t n)
+{
+    struct fixture *f = userdata;
+    (void) n;
+    assert_int_equal(status, 0);
+    f->n_barriers++;
+    f->n_settled_at_barrier = f->n_settled;
+}
+
+/* Its answer comes after those of all that was handed over before it. */
+static void test_a_barrier(void **state)
+{
+    struct fixture *f = *state;
+    put_one(f, "r1", "a");
+    put_one(f, "r2", "b");
+    for (size_t i = 0; i < 2; i++) {
+        f->held[i]->done_at_ms = clock_steady_ms();
+        request_set_state(f->held[i], REQUEST_DONE);
+        queue_settle(f->queue, f->held[i], true);
+        f->held[i] = NULL;
+    }
+    queue_barrier(f->queue, on_barrier, f);
+    run_until(f, &f->n_barriers, 1);
+    assert_int_equal(f->n_settled_at_barrier, 2);
+}
+
 static void test_a_second_daemon_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -541,11 +644,14 @@ int main(void)
         TEST(test_put_is_idempotent_by_request_id),
         TEST(test_the_whole_chain_is_settled),
         TEST(test_the_next_one_goes_on),
+        TEST(test_settled_twice),
         TEST(test_room),
         TEST(test_an_invalid_line_is_an_outcome),
         TEST(test_a_new_start_fetches_in_order),
         TEST(test_a_very_long_chain),
         TEST(test_reading_by_job),
+        TEST(test_nothing_is_taken_after_the_stop),
+        TEST(test_a_barrier),
         TEST(test_a_second_daemon_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
