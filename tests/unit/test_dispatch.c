@@ -83,30 +83,20 @@ int64_t queue_first_seq(const struct queue *q)
     return 0;
 }
 
-bool queue_held_at_start(const struct queue *q)
+/* Held at the start. */
+int64_t queue_note(const struct queue *q, const char *name)
 {
     (void) q;
-    return true;
+    (void) name;
+    return 1;
 }
 
-int64_t queue_wake_at_ms(const struct request *req)
-{
-    return req->due_at_ms != 0 ? req->due_at_ms : req->deadline_at_ms;
-}
-
-void queue_fetch(struct queue *q, int64_t after_seq, size_t limit)
+void queue_fetch(struct queue *q, enum queue_order order, struct queue_position after,
+                 int64_t until_ms, size_t limit)
 {
     (void) q;
-    (void) after_seq;
-    (void) limit;
-}
-
-void queue_fetch_due(struct queue *q, int64_t from_ms, int64_t after_seq, int64_t until_ms,
-                     size_t limit)
-{
-    (void) q;
-    (void) from_ms;
-    (void) after_seq;
+    (void) order;
+    (void) after;
     (void) until_ms;
     (void) limit;
 }
