@@ -203,9 +203,8 @@ static CURLcode set_options(struct exchange *x)
     SET(CURLOPT_NOPROXY, "");
     SET(CURLOPT_PROXYUSERNAME, p->proxy_user);
     SET(CURLOPT_PROXYPASSWORD, p->proxy_password);
-    /* The key is not for the proxy that a tunnel is asked of, nor are its headers a reply. */
+    /* The key is not for a proxy that only has to make a tunnel. */
     SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
-    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     if (p->ca_file[0] != '\0') {
