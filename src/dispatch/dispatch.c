@@ -113,7 +113,7 @@ static void keep_judgement(struct dispatch *d, struct request *req, struct judge
     if (j->counts) {
         req->attempts++;
         req->chain_attempts++;
-        req->endpoint = req->trying;
+        req->endpoint = d->endpoint;
         req->connect_failures = 0;
         d->stats.attempts++;
     } else {
@@ -164,10 +164,8 @@ static void watch_health(struct dispatch *d, const struct reply *reply, const st
     }
 }
 
-static void on_reply(void *userdata, void *context, const struct reply *reply)
+static void end_attempt(struct dispatch *d, struct request *req, const struct reply *reply)
 {
-    struct dispatch *d = userdata;
-    struct request *req = context;
     TAILQ_REMOVE(&d->in_flight, req, link);
     d->stats.in_flight--;
     count_reply(d, reply);
@@ -186,6 +184,12 @@ static void on_reply(void *userdata, void *context, const struct reply *reply)
         settle(d, req, j.outcome, true);
     else
         try_again(d, req, reply);
+}
+
+static void on_reply(void *userdata, void *context, const struct reply *reply)
+{
+    struct dispatch *d = userdata;
+    end_attempt(d, context, reply);
     pump(d);
 }
 
@@ -199,7 +203,6 @@ static void start_attempt(struct dispatch *d, struct request *req)
     char path[ENDPOINT_PATH_MAX];
     endpoint_path(d->endpoint, req->job_id, path);
 
-    req->trying = d->endpoint;
     TAILQ_INSERT_TAIL(&d->in_flight, req, link);
     d->stats.in_flight++;
     if (req->chain_attempts > 0 || req->connect_failures > 0)
@@ -211,7 +214,7 @@ static void start_attempt(struct dispatch *d, struct request *req)
             .body = "",
             .api_key = "",
         };
-        on_reply(d, req, &failed);
+        end_attempt(d, req, &failed); /* we are within pump() */
     }
 }
 
@@ -410,7 +413,7 @@ int dispatch_configure(struct dispatch *d, const struct dispatch_options *option
 void dispatch_start(struct dispatch *d)
 {
     window_start(d->window);
-    d->held = queue_held_at_start(d->queue);
+    d->held = queue_note(d->queue, "held") != 0;
     d->started = true;
     pump(d);
 }

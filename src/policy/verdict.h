@@ -24,8 +24,12 @@ struct reply {
     int status;          /* HTTP; 0 when there was none */
     const char *body;
     size_t body_len;
+    bool truncated;         /* the body is longer; these are its first bytes. Transport FAILED */
     const char *api_key;    /* it was sent with this one, which is masked in texts; "" = none */
     int64_t retry_after_ms; /* Retry-After as a delay; 0 = none */
+    /* Headers as they came (RFC 9745, RFC 8594); NULL = none. */
+    const char *deprecation;
+    const char *sunset;
 };
 
 enum verdict { VERDICT_DONE, VERDICT_RETRY };

@@ -424,8 +424,8 @@ int apply_op(struct writer *w, struct op *op)
     case OP_REOPEN_LOG:
         w->reopen_log = true;
         return 0;
-    case OP_SET_HELD:
-        return store_set_meta(w->store, "held", op->held ? 1 : 0);
+    case OP_SET_NOTE:
+        return store_set_meta(w->store, op->name, op->value);
     case OP_FLUSH:
         return store_flush(w->store, op->due_at_ms, &op->n);
     case OP_BARRIER:

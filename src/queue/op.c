@@ -54,6 +54,7 @@ void op_destroy(struct op *op)
     forget_outputs(op);
     queue_put_destroy(op->put);
     request_destroy(op->request);
+    free(op->name);
     free(op->text);
     free(op);
 }

@@ -3,6 +3,7 @@ fail while a daemon runs, and the reckoning afterwards."""
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -212,10 +213,11 @@ class Traffic:
         assert others <= set(self.refused), f"asked for by nobody: {others}"
 
 
-def check_refusal(error):
+def check_refusal(error, parts=("database", "results log")):
+    """The message names the part that is in trouble, and the advice the setting of either."""
     assert error.code == -32002, error.error
-    assert error.message.startswith("storage_unavailable")
-    assert isinstance(error.data, str) and error.data
+    assert re.match(rf"storage_unavailable: (the )?({'|'.join(parts)})\b", error.message), error.error
+    assert "queue.database" in error.data and "results.path" in error.data, error.error
 
 
 def settled(daemon):

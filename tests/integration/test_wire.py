@@ -1,4 +1,4 @@
-"""What goes over the wire, byte by byte (SPEC 1)."""
+"""What goes over the wire, byte by byte."""
 
 import json
 import os

@@ -178,7 +178,7 @@ static void on_stopped(void *userdata)
 static void stop(struct fixture *f)
 {
     f->stopped = false;
-    queue_stop(f->queue, on_stopped, f);
+    queue_stop(f->queue, true, on_stopped, f);
     assert_int_equal(uv_run(&f->loop, UV_RUN_DEFAULT), 0);
     assert_true(f->stopped);
     queue_destroy(f->queue);
@@ -577,8 +577,8 @@ static void test_nothing_is_taken_after_the_stop(void **state)
 {
     struct fixture *f = *state;
     f->stopped = false;
-    queue_stop(f->queue, on_stopped, f);
-    queue_set_held(f->queue, true, on_refused, f);
+    queue_stop(f->queue, true, on_stopped, f);
+    queue_set_note(f->queue, "held", 1, on_refused, f);
     queue_flush(f->queue, 0, on_refused, f);
     queue_barrier(f->queue, on_refused, f);
     struct queue_query *query = queue_query_create(QUERY_LIST);

@@ -1,0 +1,76 @@
+/* The state of the daemon, and what its files do for each other. Loop thread.
+ *
+ *   daemon.c  builds and wires the parts; status, the queue's news, reload, signals
+ *   admin.c   what operators ask of several parts at once
+ *   stop.c    the order of stopping */
+#ifndef PULSE_DAEMON_DAEMON_PRIVATE_H
+#define PULSE_DAEMON_DAEMON_PRIVATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <uv.h>
+
+#include "dispatch/dispatch.h"
+#include "intake/control.h"
+#include "intake/spool.h"
+#include "model/config.h"
+#include "model/request.h"
+#include "queue/queue.h"
+#include "results/results.h"
+
+#define DAEMON_SIGNAL_COUNT 3
+
+struct daemon {
+    const char *config_file;
+    struct config *config;
+    struct config *config_at_start; /* what needs a restart is in force as it was then */
+    uv_loop_t loop;
+    uv_signal_t signals[DAEMON_SIGNAL_COUNT];
+    uv_timer_t status_timer; /* runs only after something has happened */
+    uv_timer_t grace_timer;
+    uv_prepare_t step; /* goes on with stopping, outside of anyone's callback */
+
+    struct results *results;
+    struct queue *queue;
+    struct dispatch *dispatch;
+    struct spool *spool;
+    struct control *control;
+
+    int64_t started_ms;
+    uint64_t outcomes[OUTCOME_COUNT];
+
+    bool held;                       /* by the operator */
+    TAILQ_HEAD(, admin) withdrawals; /* under way */
+
+    bool stopping;
+    int exit_status;
+    bool drained, spool_stopped, queue_stopping;
+};
+
+/* --- daemon.c --- */
+
+/* Sends the status line to the service manager. */
+void daemon_tell_status(struct daemon *d);
+
+/* --- admin.c: for struct control_host, which says what they do --- */
+
+void daemon_hold(void *userdata, bool held, queue_done_fn done, void *done_userdata);
+void daemon_flush(void *userdata, queue_done_fn done, void *done_userdata);
+void daemon_withdraw(void *userdata, struct queue_row *rows, size_t n_rows, queue_done_fn done,
+                     void *done_userdata);
+
+/* One has ended as withdrawn. */
+void daemon_withdrawn(struct daemon *d, int64_t seq);
+
+/* --- stop.c --- */
+
+/* Begins to stop; the loop ends by itself when all is through. Not twice. */
+void daemon_stop(struct daemon *d, const char *why);
+
+/* Closes what was built before something failed; nothing was accepted yet. */
+void daemon_take_down(struct daemon *d);
+
+#endif
