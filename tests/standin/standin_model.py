@@ -168,7 +168,7 @@ class Pulse:
         entry = {"i": len(self.log), "time": time.time(), "connection": connection, "method": method, "path": target,
                  "headers": headers, "body_bytes": body_bytes, "route": route, "job": job, "status": None,
                  "answer": None, "effect": None, "done_time": None,
-                 "body_sent": 0}
+                 "body_sent": 0, "fault": None}
         self.log.append(entry)
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
@@ -187,6 +187,7 @@ class Pulse:
             job = self.jobs.get(entry["job"])
             fault = self.script.take(entry, job.status if job else None)
             if fault is not None:
+                entry["fault"] = fault.script
                 fault.alter(plan, entry, error_body)
         return plan
 

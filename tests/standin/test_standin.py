@@ -181,6 +181,7 @@ def test_a_fault_comes_so_many_times(standin):
     assert [status for status, _, _ in answers] == [500, 500, 200]
     assert answers[0][2]["error"]["code"] == "JOB_003"
     assert [entry["effect"] for entry in standin.log()] == [None, None, "canceled"]
+    assert [entry["fault"] and entry["fault"]["status"] for entry in standin.log()] == [500, 500, None]
     assert standin.faults() == []
 
 
