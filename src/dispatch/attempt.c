@@ -296,6 +296,8 @@ static void cancel_answered(struct dispatch *d, struct attempt *a, const struct 
     a->outcome = j.outcome;
     a->retry_after_ms = reply->retry_after_ms;
 
+    if (reply->resent)
+        req->trail.doubtful = true; /* the first one may have taken effect */
     bool last = req->attempts >= d->max_attempts;
     bool wanted = !stays && verify_wanted(d->verify, &req->trail, &j, last);
     if (!stays)

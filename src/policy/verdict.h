@@ -20,6 +20,7 @@ enum transport {
 struct reply {
     enum transport transport;
     bool sent;           /* the request went out, at least in part */
+    bool resent;         /* twice: its kept connection ended before the first byte of a reply */
     const char *trouble; /* transport other than OK: what curl says */
     int status;          /* HTTP; 0 when there was none */
     const char *body;
