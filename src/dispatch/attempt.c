@@ -215,7 +215,7 @@ static void tell_deprecation(struct dispatch *d, const struct attempt *a, const 
 }
 
 /* The route is gone for good: remembered for this base URL. */
-static void switch_route(struct dispatch *d)
+static void switch_route(struct dispatch *d, const struct attempt *a)
 {
     if (d->route_gone)
         return;
@@ -223,8 +223,9 @@ static void switch_route(struct dispatch *d)
     char name[QUEUE_NOTE_MAX];
     dispatch_route_note(d, name);
     queue_set_note(d->queue, name, 1, NULL, NULL);
-    log_warning("dispatch: POST /cancel is gone at %s; DELETE /job is used from now on",
-                d->base_url);
+    log_warning("dispatch: POST /cancel is gone at %s (HTTP status %d); DELETE /job is used from "
+                "now on",
+                d->base_url, a->first.http_status);
 }
 
 static void keep_judgement(struct dispatch *d, struct attempt *a, struct judgement *j)
@@ -271,7 +272,7 @@ static bool decide_route(struct dispatch *d, struct attempt *a, struct judgement
     }
     switch (endpoint_second_answer(j)) {
     case ENDPOINT_GONE:
-        switch_route(d);
+        switch_route(d, a);
         break;
     case ENDPOINT_FAILED:
         j->counts = true; /* the first exchange went out */

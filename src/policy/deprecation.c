@@ -27,6 +27,6 @@ void deprecation_describe(const char *deprecation, const char *sunset,
     else if (deprecation != NULL)
         (void) snprintf(since, sizeof(since), " (Deprecation: %.64s)", deprecation);
     if (sunset != NULL)
-        (void) snprintf(until, sizeof(until), ", and gone from %.64s on", sunset);
+        (void) snprintf(until, sizeof(until), ", to be removed on %.64s", sunset);
     (void) snprintf(ret_text, DEPRECATION_TEXT_MAX, "%s%s", since, until);
 }

@@ -294,8 +294,8 @@ static void test_deprecation(void **state)
     } cases[] = {
         { "@1688169599", NULL, " since 2023-06-30" },
         { NULL, "Sun, 30 Jun 2024 23:59:59 GMT",
-          ", and gone from Sun, 30 Jun 2024 23:59:59 GMT on" },
-        { "@0", "soon", " since 1970-01-01, and gone from soon on" },
+          ", to be removed on Sun, 30 Jun 2024 23:59:59 GMT" },
+        { "@0", "soon", " since 1970-01-01, to be removed on soon" },
         { "true", NULL, " (Deprecation: true)" },
         { "@", NULL, " (Deprecation: @)" },
         { "@12x", NULL, " (Deprecation: @12x)" },
