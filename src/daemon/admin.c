@@ -48,6 +48,8 @@ static void on_held(void *userdata, int status, int64_t n)
         dispatch_hold(d->dispatch, a->held);
         daemon_tell_status(d);
     }
+    if (status == 0 && !a->held)
+        dispatch_resume(d->dispatch);
     admin_end(a, status, n);
 }
 

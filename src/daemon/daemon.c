@@ -2,6 +2,7 @@
 #include "daemon/daemon.h"
 
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -20,18 +21,6 @@
 static const int signals[DAEMON_SIGNAL_COUNT] = { SIGTERM, SIGINT, SIGHUP };
 /* --- Status --- */
 
-static enum endpoint endpoint_of(const struct config *config)
-{
-    switch ((enum api_endpoint) config->api.endpoint) {
-    case API_ENDPOINT_JOB:
-        return ENDPOINT_JOB;
-    case API_ENDPOINT_AUTO:
-    case API_ENDPOINT_CANCEL:
-        break;
-    }
-    return ENDPOINT_CANCEL;
-}
-
 static void gather(const struct daemon *d, struct stats *s)
 {
     struct queue_counts counts;
@@ -39,7 +28,6 @@ static void gather(const struct daemon *d, struct stats *s)
     *s = (struct stats){
         .uptime_s = (clock_mono_ms() - d->started_ms) / 1000,
         .pending = counts.pending,
-        .endpoint = endpoint_of(d->config),
         .in_flight_limit = d->config->dispatch.max_in_flight,
         .storage = queue_storage_trouble(d->queue),
         .spool_trouble = spool_trouble(d->spool),
@@ -59,6 +47,10 @@ void daemon_tell_status(struct daemon *d)
     gather(d, &s);
     struct buf text;
     buf_init(&text, 4096);
+    if (d->key_code != NULL) {
+        (void) daemon_append_key_advice(d, &text);
+        (void) buf_append_str(&text, "; ");
+    }
     if (stats_append_status(&text, &s) == 0 && buf_cstr(&text) != NULL)
         notify_status(buf_cstr(&text));
     buf_finish(&text);
@@ -159,7 +151,7 @@ static int leader_state(void *userdata, int64_t seq)
 
 /* --- Configuration --- */
 
-static int configure_dispatch(struct daemon *d, const struct config *config)
+int daemon_configure_dispatch(struct daemon *d, const struct config *config)
 {
     struct dispatch_options options = {
         .http = {
@@ -170,7 +162,9 @@ static int configure_dispatch(struct daemon *d, const struct config *config)
             .connect_timeout_ms = config->api.connect_timeout_ms,
             .timeout_ms = config->api.timeout_ms,
         },
-        .endpoint = endpoint_of(config),
+        .endpoint = (enum api_endpoint) config->api.endpoint,
+        .verify = (enum api_verify) config->api.verify,
+        .on_unauthorized = (enum api_on_unauthorized) config->api.on_unauthorized,
         .max_in_flight = (size_t) config->dispatch.max_in_flight,
         .max_attempts = (unsigned) config->retry.max_attempts,
         .retry = {
@@ -188,7 +182,7 @@ static int reload(struct daemon *d, struct buf *names, struct buf *err)
     struct config *config = NULL;
     int r = config_load(d->config_file, &config, err);
     if (r == 0)
-        r = configure_dispatch(d, config);
+        r = daemon_configure_dispatch(d, config);
     if (r < 0) {
         if (err->len == 0)
             (void) buf_append_str(err, strerror(-r));
@@ -206,6 +200,7 @@ static int reload(struct daemon *d, struct buf *names, struct buf *err)
     spool_set_deadline(d->spool, config->retry.deadline_s);
     control_set_deadline(d->control, config->retry.deadline_s);
     spool_resume(d->spool);
+    dispatch_resume(d->dispatch);
     log_info("daemon: configuration reloaded");
     return 0;
 }
@@ -369,9 +364,14 @@ static int create_parts(struct daemon *d, struct buf *err)
     };
     queue_set_handler(d->queue, &handler);
     d->held = queue_note(d->queue, "held") != 0;
-    r = dispatch_create(&d->dispatch, &d->loop, d->queue);
+    struct dispatch_host host = {
+        .renew_key = daemon_renew_key,
+        .key_changed = daemon_key_changed,
+        .userdata = d,
+    };
+    r = dispatch_create(&d->dispatch, &d->loop, d->queue, &host);
     if (r == 0)
-        r = configure_dispatch(d, d->config);
+        r = daemon_configure_dispatch(d, d->config);
     if (r < 0)
         return complain("dispatch", r, err);
     return create_intake(d, err);
@@ -438,6 +438,8 @@ int daemon_run(const char *config_file, struct config *config)
     results_destroy(d.results);
     close_signals(&d);
     (void) uv_loop_close(&d.loop);
+    free(d.key_code);
+    free(d.key_trouble);
     if (d.config != d.config_at_start)
         config_unload(d.config);
     config_unload(d.config_at_start);

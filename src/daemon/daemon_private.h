@@ -1,6 +1,7 @@
 /* The state of the daemon, and what its files do for each other. Loop thread.
  *
  *   daemon.c  builds and wires the parts; status, the queue's news, reload, signals
+ *   key.c     a rejected key
  *   admin.c   what operators ask of several parts at once
  *   stop.c    the order of stopping */
 #ifndef PULSE_DAEMON_DAEMON_PRIVATE_H
@@ -43,6 +44,8 @@ struct daemon {
     uint64_t outcomes[OUTCOME_COUNT];
 
     bool held;                       /* by the operator */
+    char *key_code;                  /* why the key is rejected; NULL = it is not */
+    char *key_trouble;               /* why the key file can't be used, as last logged */
     TAILQ_HEAD(, admin) withdrawals; /* under way */
 
     bool stopping;
@@ -54,6 +57,16 @@ struct daemon {
 
 /* Sends the status line to the service manager. */
 void daemon_tell_status(struct daemon *d);
+
+/* Gives dispatch what the configuration says. 0 or -ENOMEM. */
+int daemon_configure_dispatch(struct daemon *d, const struct config *config);
+
+/* --- key.c: for struct dispatch_host, which says what they do --- */
+
+bool daemon_renew_key(void *userdata);
+void daemon_key_changed(void *userdata, const char *code, const char *message);
+/* What is wrong with the key, and what to do. */
+int daemon_append_key_advice(const struct daemon *d, struct buf *b);
 
 /* --- admin.c: for struct control_host, which says what they do --- */
 

@@ -35,6 +35,7 @@ struct exchange {
     CURL *easy;
     struct buf body;
     bool head_complete; /* the empty line after the headers came */
+    unsigned sends;     /* curl sends again by itself when a kept connection proves to be dead */
     bool too_long;      /* the body has more than fits */
     void *context;
     char trouble[CURL_ERROR_SIZE];
@@ -184,6 +185,18 @@ static size_t on_header(char *line, size_t size, size_t n, void *userdata)
     return size * n;
 }
 
+/* The request is about to go out. */
+static int on_send(void *userdata, char *ip, char *local_ip, int port, int local_port)
+{
+    struct exchange *x = userdata;
+    (void) ip;
+    (void) local_ip;
+    (void) port;
+    (void) local_port;
+    x->sends++;
+    return CURL_PREREQFUNC_OK;
+}
+
 static CURLcode set_options(struct exchange *x)
 {
     const struct profile *p = x->profile;
@@ -203,9 +216,8 @@ static CURLcode set_options(struct exchange *x)
     SET(CURLOPT_NOPROXY, "");
     SET(CURLOPT_PROXYUSERNAME, p->proxy_user);
     SET(CURLOPT_PROXYPASSWORD, p->proxy_password);
-    /* The key is not for the proxy that a tunnel is asked of, nor are its headers a reply. */
+    /* The key is not for a proxy that only has to make a tunnel. */
     SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
-    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     if (p->ca_file[0] != '\0') {
@@ -217,6 +229,8 @@ static CURLcode set_options(struct exchange *x)
     SET(CURLOPT_HTTPHEADER, p->headers);
     SET(CURLOPT_CONNECTTIMEOUT_MS, p->connect_timeout_ms);
     SET(CURLOPT_TIMEOUT_MS, p->timeout_ms);
+    SET(CURLOPT_PREREQFUNCTION, on_send);
+    SET(CURLOPT_PREREQDATA, x);
     SET(CURLOPT_WRITEFUNCTION, on_body);
     SET(CURLOPT_WRITEDATA, x);
     SET(CURLOPT_HEADERFUNCTION, on_header);
@@ -283,6 +297,7 @@ static void exchange_put(struct exchange *x)
     }
     buf_clear(&x->body);
     x->head_complete = x->too_long = false;
+    x->sends = 0;
     x->trouble[0] = '\0';
     TAILQ_INSERT_HEAD(&h->idle, x, link);
 }
@@ -377,6 +392,7 @@ static void on_done(void *userdata, CURL *easy, CURLcode rc)
         .transport = transport_of(rc),
         /* The size counts CONNECT too, but only a connection that is up begins a transfer. */
         .sent = request_size > 0 && pretransfer_us > 0,
+        .resent = x->sends > 1,
         .trouble = rc != CURLE_OK ? trouble_of(x, rc) : NULL,
         .status = (int) status,
         .body = x->body.len > 0 ? x->body.data : "",

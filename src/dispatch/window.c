@@ -182,6 +182,17 @@ void window_recall(struct window *w, int64_t seq)
     live_put(w, seq, WINDOW_RECALLED);
 }
 
+const char *window_peek(const struct window *w)
+{
+    const struct request *req = TAILQ_FIRST(&w->fresh);
+    if (req == NULL)
+        req = TAILQ_FIRST(&w->due);
+    struct heap_node *node = heap_min(&w->waiting);
+    if (req == NULL && node != NULL)
+        req = request_of(node);
+    return req != NULL ? req->job_id : NULL;
+}
+
 /* --- Finding the others --- */
 
 static void scan_note(struct scan *s, int64_t at_ms)

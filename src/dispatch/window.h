@@ -59,6 +59,10 @@ void window_hand_over(struct window *w, struct request *req, enum window_place p
 
 /* --- Looking up --- */
 
+/* The job of one that is not in flight, for something to ask the API about; NULL when none is in
+ * memory. */
+const char *window_peek(const struct window *w);
+
 enum window_place window_place(const struct window *w, int64_t seq);
 /* WINDOW_HERE: the request, still the window's, or in flight. */
 struct request *window_get(const struct window *w, int64_t seq);

@@ -43,8 +43,9 @@ enum request_state { REQUEST_QUEUED, REQUEST_IN_FLIGHT, REQUEST_WAITING, REQUEST
 /* What the next step depends on besides the last reply; of the whole chain. */
 struct trail {
     bool doubtful; /* an attempt may have taken effect without our knowing */
-    bool believed; /* the last reply was a 200 that is believed, and only the job's status is wanted */
-    bool ask;      /* ask for the job's status before the next attempt */
+    bool
+        believed; /* the last reply was a 200 that is believed, and only the job's status is wanted */
+    bool ask;     /* ask for the job's status before the next attempt */
     unsigned server_errors; /* consecutive replies 500 */
 };
 
@@ -68,11 +69,11 @@ struct request {
     unsigned chain_attempts; /* counted ones of the whole chain */
     int64_t due_at_ms;       /* next attempt; 0 when it is not waiting */
     struct trail trail;
-    int http_status;         /* of the last reply; 0 = none yet */
-    enum endpoint endpoint;  /* of the last counted attempt */
-    char *job_status;        /* what GET /job said last; NULL = never asked */
-    char *message;           /* NULL = none */
-    char *error_code;        /* of the last failure; NULL = none */
+    int http_status;        /* of the last reply; 0 = none yet */
+    enum endpoint endpoint; /* of the last counted attempt */
+    char *job_status;       /* what GET /job said last; NULL = never asked */
+    char *message;          /* NULL = none */
+    char *error_code;       /* of the last failure; NULL = none */
     char *error_message;
 
     /* The outcome, once state is REQUEST_DONE. */

@@ -34,12 +34,12 @@ static bool is_final_refusal(const struct judgement *j)
            j->outcome != OUTCOME_UNAUTHORIZED;
 }
 
-bool verify_wanted(enum verify_mode mode, const struct trail *trail, const struct judgement *j,
+bool verify_wanted(enum api_verify mode, const struct trail *trail, const struct judgement *j,
                    bool last)
 {
-    if (mode == VERIFY_NEVER)
+    if (mode == API_VERIFY_NEVER)
         return false;
-    bool always = mode == VERIFY_ALWAYS;
+    bool always = mode == API_VERIFY_ALWAYS;
     switch (j->kind) {
     case REPLY_BELIEVED:
         return always;

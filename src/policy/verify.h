@@ -5,17 +5,16 @@
 
 #include <stdbool.h>
 
+#include "model/config.h"
 #include "model/request.h"
 #include "policy/verdict.h"
-
-enum verify_mode { VERIFY_NEVER, VERIFY_AMBIGUOUS, VERIFY_ALWAYS };
 
 /* Takes note of a counted attempt. Call it after verify_wanted(). */
 void verify_note(struct trail *trail, const struct judgement *j);
 
 /* Whether the job's status is to be asked after an attempt that was judged as `j`. `trail` is what was
  * known before it; `last`: no other attempt would follow. */
-bool verify_wanted(enum verify_mode mode, const struct trail *trail, const struct judgement *j,
+bool verify_wanted(enum api_verify mode, const struct trail *trail, const struct judgement *j,
                    bool last);
 
 struct finding {

@@ -33,7 +33,7 @@ CASES = [
     ("intake/spool.c", '#include "../base/buf.h"', "not a path from src/"),
     ("dispatch/dispatch.c", "#include <curl/curl.h>", "dispatch/http_private.h only"),
     ("dispatch/http.h", "#include <curl/multi.h>", "dispatch/http_private.h only"),
-    ("queue/queue.c", "#include <sqlite3.h>", "queue/sqlite.c only"),
+    ("queue/queue.c", "#include <sqlite3.h>", "queue/sqlite_private.h only"),
     ("daemon/daemon.c", "#include <libconfig.h>", "model/config.c only"),
     ("base/log.c", "#include <systemd/sd-daemon.h>", "daemon/ only"),
     ("extra/thing.c", '#include "base/buf.h"', "no layer yet"),

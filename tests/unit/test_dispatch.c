@@ -83,30 +83,34 @@ int64_t queue_first_seq(const struct queue *q)
     return 0;
 }
 
-bool queue_held_at_start(const struct queue *q)
+int64_t queue_note(const struct queue *q, const char *name)
 {
     (void) q;
-    return true;
+    return strcmp(name, "held") == 0;
 }
 
-int64_t queue_wake_at_ms(const struct request *req)
-{
-    return req->due_at_ms != 0 ? req->due_at_ms : req->deadline_at_ms;
-}
-
-void queue_fetch(struct queue *q, int64_t after_seq, size_t limit)
+void queue_set_note(struct queue *q, const char *name, int64_t value, queue_done_fn done,
+                    void *userdata)
 {
     (void) q;
-    (void) after_seq;
-    (void) limit;
+    (void) name;
+    (void) value;
+    (void) done;
+    (void) userdata;
 }
 
-void queue_fetch_due(struct queue *q, int64_t from_ms, int64_t after_seq, int64_t until_ms,
-                     size_t limit)
+int64_t queue_unclean_seq(const struct queue *q)
 {
     (void) q;
-    (void) from_ms;
-    (void) after_seq;
+    return 0;
+}
+
+void queue_fetch(struct queue *q, enum queue_order order, struct queue_position after,
+                 int64_t until_ms, size_t limit)
+{
+    (void) q;
+    (void) order;
+    (void) after;
     (void) until_ms;
     (void) limit;
 }
@@ -138,9 +142,10 @@ static void test_requests_that_http_does_not_take(void **state)
     struct dispatch *d;
     (void) state;
     assert_int_equal(uv_loop_init(&loop), 0);
-    assert_int_equal(dispatch_create(&d, &loop, NULL), 0);
+    assert_int_equal(dispatch_create(&d, &loop, NULL, &(struct dispatch_host){ 0 }), 0);
     const struct dispatch_options options = {
-        .endpoint = ENDPOINT_CANCEL,
+        .http = { .base_url = "http://localhost" },
+        .endpoint = API_ENDPOINT_CANCEL,
         .max_in_flight = 4,
         .max_attempts = 1,
         .retry = { .base_delay_ms = 60000, .max_delay_ms = 60000 },
