@@ -131,6 +131,27 @@ static void ask_status(struct dispatch *d, struct attempt *a)
     send_exchange(d, a);
 }
 
+/* What an earlier attempt left open, under the settings of now. */
+static void take_up_question(struct dispatch *d, struct attempt *a)
+{
+    struct request *req = a->req;
+    bool wanted = d->verify != API_VERIFY_NEVER;
+    a->verdict = VERDICT_RETRY;
+    if (req->trail.believed && d->verify != API_VERIFY_ALWAYS) {
+        a->verdict = VERDICT_DONE;
+        a->outcome = OUTCOME_CANCELLED;
+        wanted = false;
+    } else if (!req->trail.believed && req->http_status >= 300) {
+        a->verdict = verdict_of_status(req->http_status, &a->outcome);
+    }
+    if (wanted) {
+        ask_status(d, a);
+    } else {
+        req->trail.ask = false;
+        conclude(d, a);
+    }
+}
+
 void attempt_start(struct dispatch *d, struct request *req)
 {
     struct attempt *a = calloc(1, sizeof(*a));
@@ -146,10 +167,7 @@ void attempt_start(struct dispatch *d, struct request *req)
     if (req->chain <= d->unclean_seq)
         req->trail.doubtful = true;
     if (req->trail.believed || req->trail.ask) {
-        a->verdict = VERDICT_RETRY;
-        if (!req->trail.believed && req->http_status >= 300)
-            a->verdict = verdict_of_status(req->http_status, &a->outcome);
-        ask_status(d, a);
+        take_up_question(d, a);
         return;
     }
     if (req->chain_attempts > 0 || req->connect_failures > 0)

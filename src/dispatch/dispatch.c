@@ -83,9 +83,14 @@ bool dispatch_may_send(const struct dispatch *d)
     return !d->held && !d->key.rejected;
 }
 
+static bool has_slot(const struct dispatch *d)
+{
+    return dispatch_may_send(d) && d->stats.in_flight < (d->key.proving ? 1 : d->max_in_flight);
+}
+
 static void send_ready(struct dispatch *d)
 {
-    while (dispatch_may_send(d) && d->stats.in_flight < (d->key.proving ? 1 : d->max_in_flight)) {
+    while (has_slot(d)) {
         struct request *req = window_next(d->window);
         if (req == NULL)
             return;
@@ -101,11 +106,16 @@ static void send_ready(struct dispatch *d)
 
 static void on_timer(uv_timer_t *timer);
 
+static int64_t next_turn_ms(const struct dispatch *d)
+{
+    int64_t window_ms = window_next_ms(d->window);
+    int64_t key_ms = key_next_ms(d);
+    return key_ms < window_ms ? key_ms : window_ms;
+}
+
 static void arm_timer(struct dispatch *d, int64_t now_ms)
 {
-    int64_t at_ms = window_next_ms(d->window);
-    if (key_next_ms(d) < at_ms)
-        at_ms = key_next_ms(d);
+    int64_t at_ms = next_turn_ms(d);
     if (at_ms == INT64_MAX) {
         (void) uv_timer_stop(&d->timer);
         return;
@@ -235,6 +245,14 @@ int dispatch_leader_state(const struct dispatch *d, int64_t seq)
     if (window_place(d->window, seq) != WINDOW_HERE)
         return -1;
     return (int) window_get(d->window, seq)->state;
+}
+
+bool dispatch_is_stuck(const struct dispatch *d, int64_t late_ms)
+{
+    if (!d->started || d->draining || d->stopping)
+        return false;
+    return (has_slot(d) && window_has_next(d->window)) ||
+           next_turn_ms(d) < clock_steady_ms() - late_ms;
 }
 
 const struct dispatch_stats *dispatch_get_stats(struct dispatch *d)

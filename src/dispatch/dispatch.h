@@ -101,6 +101,11 @@ bool dispatch_withdraw(struct dispatch *d, struct request *req);
 /* enum request_state of a leading request in memory, or -1. */
 int dispatch_leader_state(const struct dispatch *d, int64_t seq);
 
+/* Whether something that could be done is not being done: a request that is ready while a slot is free
+ * and nothing is held, or a time that passed more than `late_ms` ago. Between two turns of the loop
+ * that is never so, and while requests are accepted only for a moment. */
+bool dispatch_is_stuck(const struct dispatch *d, int64_t late_ms);
+
 const struct dispatch_stats *dispatch_get_stats(struct dispatch *d);
 
 #endif

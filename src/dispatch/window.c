@@ -164,6 +164,11 @@ struct request *window_next(struct window *w)
     return req;
 }
 
+bool window_has_next(const struct window *w)
+{
+    return w->n_fresh > 0 || w->n_due > 0;
+}
+
 void window_hand_over(struct window *w, struct request *req, enum window_place place)
 {
     become(w, req, place == WINDOW_ENDING ? REQUEST_DONE : REQUEST_WAITING);

@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "queue/writer.h"
 
@@ -33,6 +34,8 @@ struct queue {
     struct queue_handler handler;
     int lock_fd;
     char *trouble;
+    size_t n_handed;    /* over to the writer, and not back */
+    int64_t moved_ms;   /* monotonic; when one of them came back last, or the first went over */
     struct note *notes; /* what is committed, or will be */
     size_t n_notes;
     bool async_open;
@@ -109,6 +112,8 @@ void queue_query_destroy(struct queue_query *query)
 static void hand_over(struct queue *q, struct op *op, bool urgent)
 {
     struct writer *w = &q->writer;
+    if (q->n_handed++ == 0)
+        q->moved_ms = clock_mono_ms();
     uv_mutex_lock(&w->mutex);
     bool was_empty = TAILQ_EMPTY(&w->inbox);
     if (was_empty)
@@ -390,6 +395,10 @@ static void on_async(uv_async_t *async)
     struct op *op;
     while ((op = TAILQ_FIRST(&done)) != NULL) {
         TAILQ_REMOVE(&done, op, link);
+        q->moved_ms = clock_mono_ms();
+        bool goes_on = op->kind == OP_SETTLE && op->request == NULL;
+        if (op->kind != OP_STORAGE && op->kind != OP_STOPPED && !goes_on)
+            q->n_handed--;
         returned(q, op);
         op_destroy(op);
     }
@@ -525,6 +534,11 @@ void queue_get_counts(const struct queue *q, struct queue_counts *ret)
     uv_mutex_lock(&w->mutex);
     *ret = (struct queue_counts){ .pending = w->pending, .waiting = w->waiting_at_start };
     uv_mutex_unlock(&w->mutex);
+}
+
+int64_t queue_stalled_ms(const struct queue *q)
+{
+    return q->n_handed > 0 && q->trouble == NULL ? clock_mono_ms() - q->moved_ms : 0;
 }
 
 const char *queue_storage_trouble(const struct queue *q)

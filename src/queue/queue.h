@@ -238,6 +238,10 @@ void queue_get_counts(const struct queue *q, struct queue_counts *ret);
 /* Where the first queue_fetch() may begin: no request up to this one was never tried. */
 int64_t queue_first_seq(const struct queue *q);
 
+/* For how long operations have waited for the writer, none of them coming back; 0 in storage trouble,
+ * which is a matter of its own. */
+int64_t queue_stalled_ms(const struct queue *q);
+
 /* NULL when all is well. */
 const char *queue_storage_trouble(const struct queue *q);
 

@@ -71,12 +71,13 @@ class Disk:
 
 
 class Fault:
-    """System calls of a running daemon on some files fail, until the end of the `with`."""
+    """System calls of a running daemon on some files fail, or take `slow_ms`, until the end of the `with`."""
 
-    def __init__(self, daemon, paths, error, calls=WRITES, when=None):
+    def __init__(self, daemon, paths, error=None, calls=WRITES, when=None, slow_ms=None):
         self.pid = daemon.process.pid
         self.trace = os.path.join(daemon.home, "trace")
-        inject = f"inject={calls}:error={error}" + (f":when={when}" if when else "")
+        what = f"error={error}" if error else f"delay_enter={slow_ms}ms"
+        inject = f"inject={calls}:{what}" + (f":when={when}" if when else "")
         self.command = ["strace", "-f", "-qq", "-y", "-o", self.trace, "-p", str(self.pid), "-e",
                         "trace=openat,close,pwrite64," + calls, "-e", inject]
         for path in paths:
