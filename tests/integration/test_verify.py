@@ -12,7 +12,7 @@ def ambiguous(start):
 
 @pytest.fixture
 def always(start):
-    return start(api={"verify": "always"})
+    return start(api={"verify": "always", "timeout_ms": 2000})
 
 
 def wire(standin, job="a"):
@@ -100,6 +100,9 @@ LOST = [{"hang": "after"}, {"reset": "after", "times": 2}, {"truncate": 10}, {"t
 
 
 def case(fault):
+    """The ID of a test with this fault; other parameters have pytest's."""
+    if not isinstance(fault, dict):
+        return None
     return "-".join(f"{name}-{value}"[:20] for name, value in fault.items())
 
 
@@ -162,11 +165,22 @@ def test_a_404_after_a_doubt(ambiguous, standin, envelope, status, outcome):
 
 @pytest.mark.parametrize("doubt", LOST + [{"status": 500, "times": 1}, {"status": 503, "envelope": False}], ids=case)
 def test_each_doubt_counts_for_a_404(ambiguous, standin, doubt):
-    standin.put_job("a", "processing")
-    standin.fault(on="get", status=500, times=1 if doubt.get("status") not in (500, 503) else 0)
+    if doubt.get("status") not in (500, 503):
+        standin.fault(on="get", status=500)     # or else it would be known at once
     standin.fault(**{**doubt, "effect": "canceled"})
     standin.fault(status=404, times=None)
     assert said(ambiguous.outcome("a")) == ("cancelled", 2, "canceled")
+
+
+def test_what_curl_repeats_is_a_doubt(ambiguous, standin):
+    """A kept connection that ends before the first byte of an answer: curl sends the request once more
+    by itself, and all that is seen is the answer to that."""
+    ambiguous.outcome("first")
+    standin.fault(job="a", reset="after")
+    standin.fault(job="a", status=404, times=None)
+    result = ambiguous.outcome("a")
+    assert standin.job("a")["status"] == "canceled"
+    assert (result["outcome"], result["job_status"]) == ("cancelled", "canceled")
 
 
 def test_a_doubt_lasts(ambiguous, standin):
@@ -429,13 +443,14 @@ def test_no_200_for_a_job_that_goes_on_forever(always, standin):
 # -- how it is asked ------------------------------------------------------------------------------
 
 def test_the_request_on_the_wire(always, standin):
+    before = standin.counts()["connections_made"]
     always.outcome("a:b~c")
     entry = standin.log(route="get")[0]
     headers = {name.lower(): value for name, value in entry["headers"]}
     assert (entry["method"], entry["path"], entry["body_bytes"]) == ("GET", "/job/a%3Ab~c", 0)
     assert (headers["x-api-key"], headers["accept"]) == ("test-key", "application/json")
     assert headers["user-agent"].startswith("pulse-canceld/") and "content-length" not in headers
-    assert standin.counts()["connections_made"] <= 2    # the stand-in's client has one
+    assert standin.counts()["connections_made"] == before + 1
 
 
 def test_a_large_result_is_not_read(ambiguous, standin):
@@ -495,6 +510,74 @@ def test_it_is_held_as_cancels_are(always, standin):
     standin.put_job("a", "canceled")
     always.call("release")
     assert always.wait_records(1)[0]["outcome"] == "cancelled"
+
+
+def answer_while_held(daemon, standin, count=1):
+    """The answers to cancels come while the operator holds sending: the question has to wait."""
+    wait_until(lambda: standin.counts()["waiting"].get("g") == count, "they are in flight")
+    daemon.call("hold")
+    before = standin.counts()["routes"]["get"]
+    standin.open("g")
+    wait_until(lambda: not daemon.call("stats")["pending"]["in_flight"], "they are answered")
+    assert standin.counts()["routes"]["get"] == before and daemon.records() == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("fault, outcome", [({"garbage": True}, "cancelled"), ({"status": 404}, "not_found"),
+                                            ({"truncate": 5}, "cancelled")], ids=case)
+def test_a_question_that_has_to_wait(ambiguous, standin, fault, outcome, restart):
+    """What comes of the answer is the same as when it was asked at once."""
+    ambiguous.set(api={"timeout_ms": 10000})
+    ambiguous.call("reload")
+    standin.fault(job_id="other", effect="none")                # a doubt
+    standin.fault(on="get", status=500)
+    standin.fault(gate="g", effect="none", **fault)
+    ambiguous.cancel("a")
+    answer_while_held(ambiguous, standin)
+    if restart:
+        ambiguous.restart()
+    standin.fault(on="get", job_status="pending")
+    ambiguous.call("release")
+    result = ambiguous.wait_records(1)[0]
+    assert (result["outcome"], result["attempts"], result["job_status"]) == \
+        (outcome, 2 if outcome == "not_found" else 3, "pending")
+    assert gets(standin) == 2
+
+
+def test_a_question_that_has_to_wait_on_the_last_attempt(start, standin):
+    daemon = start(**settings_of_short_life(verify="ambiguous", timeout_ms=10000))
+    for job, effect in (("a", "canceled"), ("b", "none")):
+        standin.fault(job=job, gate="g", status=503, effect=effect)
+        daemon.cancel(job)
+    answer_while_held(daemon, standin, 2)
+    daemon.restart()
+    daemon.call("release")
+    assert {one["job_id"]: said(one) for one in daemon.wait_records(2)} == \
+        {"a": ("cancelled", 1, "canceled"), "b": ("failed", 1, "processing")}
+
+
+def test_a_question_that_has_to_wait_after_both_routes(start, standin):
+    """The old route's 405 does not stand: the new one's answer was lost, which is tried again."""
+    daemon = start(api={"verify": "ambiguous", "endpoint": "auto", "timeout_ms": 2000})
+    standin.settings(routes={"cancel": 405})
+    standin.fault(on="delete", gate="g", hang="before")
+    daemon.cancel("a")
+    answer_while_held(daemon, standin)
+    daemon.call("release")
+    assert said(daemon.wait_records(1)[0]) == ("cancelled", 2, "processing")
+
+
+def test_the_deadline_of_one_is_not_that_of_all(always, standin):
+    standin.fault(effect="none", times=None)
+    first = always.cancel("a", deadline_s=1)
+    wait_until(lambda: gets(standin) >= 1, "it is asked about")
+    second = always.cancel("a")
+    assert second["coalesced"]
+    result = always.wait_records(1)[0]
+    assert (result["request_id"], result["outcome"]) == (first["request_id"], "cancelled")
+    standin.put_job("a", "completed")
+    result = always.wait_records(2)[-1]
+    assert (result["request_id"], result["outcome"]) == (second["request_id"], "too_late")
 
 
 def test_those_that_joined_have_the_same(ambiguous, standin):

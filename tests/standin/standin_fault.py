@@ -43,6 +43,8 @@ class Fault:
         self.regex = re.compile(script["regex"]) if "regex" in script else None
         self.skip = script.get("skip", 0)
         self.left = script.get("times", 1)      # None: for ever
+        if self.left is not None and self.left < 1:
+            raise ValueError("times: at least 1, or null")
         self.used = 0
 
     def matches(self, entry, status):

@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self):
         self.paused = False
-        self.send_piece()
+        self.loop.call_soon(self.send_piece)    # not amid the transport's own writing
 
     def next(self, plan):
         """The answer is out."""

@@ -326,7 +326,7 @@ def test_the_log_has_requests_as_they_were_on_the_wire(standin):
 @pytest.mark.parametrize("path, document", [("fault", {"statsu": 500}), ("fault", {"job": "a", "prefix": "b"}),
                                             ("fault", {"effect": "x"}), ("fault", {"regex": "("}),
                                             ("fault", {"reset": "now"}), ("fault", {"on": "put"}),
-                                            ("fault", {"hang": "now"}), ("fault", {"when": "cancelled"}),
+                                            ("fault", {"hang": "now"}), ("fault", {"times": 0}), ("fault", {"when": "cancelled"}),
                                             ("jobs", {"job_id": "a", "finish": {"status": "completed"}}),
                                             ("settings", {"x": 1}), ("settings", {"routes": {"x": 404}}),
                                             ("jobs", {"job_id": "a", "status": "cancelled"}), ("open", {})])

@@ -3,8 +3,8 @@ one job can be run again. Each job has one *kind*, which the table of the test n
 
 import random
 
-# Where the API's own answers leave the truth open whatever one asks, `always` can't find it out
-# either, so these are for `ambiguous` and `never` only. Their cost is counted there.
+# Here the API's own answers leave the truth open whatever one asks, so that `always` can't find it out
+# either: these are for `ambiguous` and `never`, where they are counted.
 UNKNOWABLE = ("200, no effect", "gone: 404 everywhere", "big result, status last")
 
 BIG = (100_000, 300_000, 2_000_000)
@@ -67,8 +67,7 @@ class Mixture:
 # -- answers that leave open whether the cancel took effect ---------------------------------------
 
 def hidden(rng, effect):
-    """One answer to a cancel that does not tell. Twice for what happens before the first byte of an
-    answer: curl repeats a request by itself when a kept connection swallowed it."""
+    """One answer to a cancel that does not tell."""
     return rng.choice([
         {"status": 500, "effect": effect}, {"status": 500, "envelope": False, "effect": effect},
         {"status": rng.choice([502, 503, 504]), "envelope": False, "effect": effect},
@@ -77,7 +76,8 @@ def hidden(rng, effect):
 
 
 def lost(rng, effect):
-    return rng.choice([{"reset": "before" if effect == "none" else "after", "times": 2},
+    """Once or twice: curl repeats a request by itself when a kept connection swallowed it."""
+    return rng.choice([{"reset": "before" if effect == "none" else "after", "times": rng.randint(1, 2)},
                        {"raw": "HTTP/1.1 200 OK\r\nContent-Le", "effect": effect},
                        {"truncate": rng.choice([0, 10]), "effect": effect}])
 
@@ -126,7 +126,8 @@ def s500_after(job, rng):
 
 def s500_after_for_ever(job, rng):
     """What was cancelled can't be cancelled: the 500 is the job's own."""
-    job.fault(status=500, times=rng.randint(0, 2))
+    if rng.random() < 0.5:
+        job.fault(status=500, times=rng.randint(1, 2))
     job.fault(status=500, effect="canceled", times=None)
 
 
@@ -177,6 +178,11 @@ def hidden_then_404(job, rng):
     canceled_jobs_are(job, rng)
     for _ in range(rng.randint(0, 1)):
         job.fault(**hidden(rng, "none"))
+    job.fault(**hidden(rng, "canceled"))
+
+
+def hidden_then_409(job, rng):
+    job.fault(when="canceled", status=409, times=None)
     job.fault(**hidden(rng, "canceled"))
 
 
@@ -266,6 +272,7 @@ KINDS = {
     "garbage": (5, garbage, True),
     "wrong ID": (4, wrong_id, True),
     "hidden, then 404": (8, hidden_then_404, False),
+    "hidden, then 409": (3, hidden_then_409, False),
     "gone: 404 everywhere": (2, gone_everywhere, False),
     "vanished: GET 404": (3, vanished, False),
     "finished: 500": (4, finished, False),

@@ -28,6 +28,9 @@ class Reckoning:
             wrong = f"cancelled, but the job is {truth}"
         elif outcome in ("failed", "not_found") and truth == "canceled":
             wrong = f"{outcome}, but the job is canceled"
+        elif outcome in ("rejected", "forbidden") and truth == "canceled":
+            # True, in its way; told so that it is known.
+            return f"{outcome}, but the job is canceled", "final, and nothing to ask about"
         elif outcome == "too_late" and truth not in FINISHED:
             return f"too_late, but the job is {truth}", None
         else:
@@ -67,7 +70,7 @@ class Reckoning:
                 return None
             if any(told):
                 return "the cancel took effect after the last look"
-            if all(entry["status"] == 404 and has_envelope(entry) for entry in looks):
+            if outcome == "not_found" and all(entry["status"] == 404 and has_envelope(entry) for entry in looks):
                 return "404 for the cancel and for GET"
             return "the last look was not answered well"
         if outcome == "not_found" and not any(is_doubtful(entry) for entry in cancels):
