@@ -65,6 +65,14 @@ static void wait_until(struct dispatch *d, struct attempt *a, int64_t due_at_ms)
     queue_retry(d->queue, req);
 }
 
+/* The question for the job's status has to wait: it is asked as soon as sending goes on. */
+static void ask_later(struct dispatch *d, struct attempt *a)
+{
+    a->req->trail.ask = true;
+    a->req->trail.final = a->verdict == VERDICT_DONE;
+    wait_until(d, a, clock_steady_ms());
+}
+
 /* Goes on where it was as soon as sending does. */
 static void wait_for_release(struct dispatch *d, struct attempt *a)
 {
@@ -141,7 +149,7 @@ static void take_up_question(struct dispatch *d, struct attempt *a)
         a->verdict = VERDICT_DONE;
         a->outcome = OUTCOME_CANCELLED;
         wanted = false;
-    } else if (!req->trail.believed && req->http_status >= 300) {
+    } else if (!req->trail.believed && req->trail.final) {
         a->verdict = verdict_of_status(req->http_status, &a->outcome);
     }
     if (wanted) {
@@ -332,8 +340,7 @@ static void cancel_answered(struct dispatch *d, struct attempt *a, const struct 
             a->verdict = VERDICT_RETRY;
         ask_status(d, a);
     } else {
-        req->trail.ask = true;
-        wait_for_release(d, a);
+        ask_later(d, a);
     }
 }
 
@@ -382,8 +389,7 @@ static void status_answered(struct dispatch *d, struct attempt *a, const struct 
     if (f.decided) {
         settle_by_status(d, a, f.outcome);
     } else if (unauthorized && (req->trail.believed || a->verdict == VERDICT_DONE)) {
-        req->trail.ask = true; /* nothing else would tell any more */
-        wait_for_release(d, a);
+        ask_later(d, a); /* nothing else would tell any more */
     } else if (req->trail.believed) {
         req->connect_failures++; /* stands for the number of times that it was asked */
         a->retry_after_ms = reply->retry_after_ms;

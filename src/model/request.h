@@ -46,6 +46,7 @@ struct trail {
     bool
         believed; /* the last reply was a 200 that is believed, and only the job's status is wanted */
     bool ask;     /* ask for the job's status before the next attempt */
+    bool final;   /* `ask`: http_status is the outcome if the job's status decides nothing */
     unsigned server_errors; /* consecutive replies 500 */
 };
 

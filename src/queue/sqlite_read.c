@@ -17,12 +17,14 @@ static char *column_string(sqlite3_stmt *stmt, int column)
 #define TRAIL_DOUBTFUL 1
 #define TRAIL_BELIEVED 2
 #define TRAIL_ASK 4
-#define TRAIL_ERRORS 8
+#define TRAIL_FINAL 8
+#define TRAIL_ERRORS 16
 
 int64_t store_pack_trail(struct trail trail)
 {
     return (trail.doubtful ? TRAIL_DOUBTFUL : 0) | (trail.believed ? TRAIL_BELIEVED : 0) |
-           (trail.ask ? TRAIL_ASK : 0) | (int64_t) trail.server_errors * TRAIL_ERRORS;
+           (trail.ask ? TRAIL_ASK : 0) | (trail.final ? TRAIL_FINAL : 0) |
+           (int64_t) trail.server_errors * TRAIL_ERRORS;
 }
 
 static struct trail unpack_trail(int64_t packed)
@@ -31,6 +33,7 @@ static struct trail unpack_trail(int64_t packed)
         .doubtful = packed & TRAIL_DOUBTFUL,
         .believed = packed & TRAIL_BELIEVED,
         .ask = packed & TRAIL_ASK,
+        .final = packed & TRAIL_FINAL,
         .server_errors = (unsigned) (packed / TRAIL_ERRORS),
     };
 }
