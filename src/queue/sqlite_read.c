@@ -38,15 +38,18 @@ static struct trail unpack_trail(int64_t packed)
     };
 }
 
+/* NULL when out of memory, SQLite's too. */
 static struct request *read_request(sqlite3_stmt *stmt)
 {
-    struct request *req = request_create((enum source) sqlite3_column_int(stmt, COL_SOURCE),
-                                         (const char *) sqlite3_column_text(stmt, COL_REQUEST_ID),
-                                         (const char *) sqlite3_column_text(stmt, COL_JOB_ID),
-                                         (size_t) sqlite3_column_bytes(stmt, COL_JOB_ID),
-                                         (const char *) sqlite3_column_text(stmt, COL_ORIGIN),
-                                         sqlite3_column_int64(stmt, COL_ACCEPTED_AT),
-                                         sqlite3_column_int64(stmt, COL_DEADLINE_AT));
+    const char *request_id = (const char *) sqlite3_column_text(stmt, COL_REQUEST_ID);
+    const char *job_id = (const char *) sqlite3_column_text(stmt, COL_JOB_ID);
+    const char *origin = (const char *) sqlite3_column_text(stmt, COL_ORIGIN);
+    if (request_id == NULL || job_id == NULL || origin == NULL)
+        return NULL;
+    struct request *req = request_create(
+        (enum source) sqlite3_column_int(stmt, COL_SOURCE), request_id, job_id,
+        (size_t) sqlite3_column_bytes(stmt, COL_JOB_ID), origin,
+        sqlite3_column_int64(stmt, COL_ACCEPTED_AT), sqlite3_column_int64(stmt, COL_DEADLINE_AT));
     if (req == NULL)
         return NULL;
 
