@@ -60,6 +60,11 @@ void log_init(void)
     (void) pthread_mutex_unlock(&target.mutex);
 }
 
+bool log_is_journal(void)
+{
+    return atomic_load(&to_journal);
+}
+
 void log_set_level(enum log_level level)
 {
     atomic_store(&max_level, (int) level);

@@ -6,10 +6,14 @@
 #ifndef PULSE_BASE_LOG_H
 #define PULSE_BASE_LOG_H
 
+#include <stdbool.h>
+
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 /* Looks at stderr and $JOURNAL_STREAM. */
 void log_init(void);
+/* Whether log_init() found the journal there. */
+bool log_is_journal(void);
 void log_set_level(enum log_level level);
 
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -101,6 +101,8 @@ static void on_settled(void *userdata, const struct queue_settled *settled)
 {
     struct daemon *d = userdata;
     d->outcomes[settled->outcome]++;
+    journal_outcome(&d->journal, (enum log_level) d->config->log.level, clock_mono_ms(), NULL,
+                    settled->request_id, settled->outcome);
     if (settled->outcome == OUTCOME_WITHDRAWN)
         daemon_withdrawn(d, settled->seq);
     dispatch_ended(d->dispatch, settled->seq);
@@ -377,6 +379,13 @@ static int create_parts(struct daemon *d, struct buf *err)
     return create_intake(d, err);
 }
 
+/* For the watchdog. Until dispatch can tell what is overdue, that the loop turns is all it asks. */
+static bool work_moves(void *userdata)
+{
+    (void) userdata;
+    return true;
+}
+
 static void init_handles(struct daemon *d)
 {
     for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++) {
@@ -388,6 +397,7 @@ static void init_handles(struct daemon *d)
     (void) uv_timer_init(&d->loop, &d->status_timer);
     (void) uv_timer_init(&d->loop, &d->grace_timer);
     (void) uv_prepare_init(&d->loop, &d->step);
+    watchdog_init(&d->watchdog, &d->loop, work_moves, d);
     d->status_timer.data = d->grace_timer.data = d->step.data = d;
 }
 
@@ -408,6 +418,7 @@ int daemon_run(const char *config_file, struct config *config)
         return 1;
     }
     init_handles(&d);
+    journal_init(&d.journal, log_is_journal() ? JOURNAL_SOCKET : NULL);
 
     struct buf err;
     buf_init(&err, 4096);
@@ -438,6 +449,7 @@ int daemon_run(const char *config_file, struct config *config)
     results_destroy(d.results);
     close_signals(&d);
     (void) uv_loop_close(&d.loop);
+    journal_finish(&d.journal);
     free(d.key_code);
     free(d.key_trouble);
     if (d.config != d.config_at_start)

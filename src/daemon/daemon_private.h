@@ -14,6 +14,8 @@
 
 #include <uv.h>
 
+#include "daemon/journal.h"
+#include "daemon/watchdog.h"
 #include "dispatch/dispatch.h"
 #include "intake/control.h"
 #include "intake/spool.h"
@@ -32,6 +34,7 @@ struct daemon {
     uv_signal_t signals[DAEMON_SIGNAL_COUNT];
     uv_timer_t status_timer; /* runs only after something has happened */
     uv_timer_t grace_timer;
+    struct watchdog watchdog;
     uv_prepare_t step; /* goes on with stopping, outside of anyone's callback */
 
     struct results *results;
@@ -42,6 +45,7 @@ struct daemon {
 
     int64_t started_ms;
     uint64_t outcomes[OUTCOME_COUNT];
+    struct journal journal;
 
     bool held;                       /* by the operator */
     char *key_code;                  /* why the key is rejected; NULL = it is not */

@@ -12,6 +12,7 @@ static void close_handles(struct daemon *d)
     uv_close((uv_handle_t *) &d->status_timer, NULL);
     uv_close((uv_handle_t *) &d->grace_timer, NULL);
     uv_close((uv_handle_t *) &d->step, NULL);
+    watchdog_close(&d->watchdog);
 }
 
 static void on_part_stopped(void *userdata)
