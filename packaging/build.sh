@@ -67,6 +67,6 @@ rm -f "$output"/pulse-canceld_*.deb
 cp "$work"/pulse-canceld_*.deb "$output/"
 if [ "$lint" = yes ]; then
   # lintian does not like to be root, but reads only.
-  lintian --allow-root --info --display-info --fail-on error,warning "$work"/pulse-canceld_*.changes
+  lintian --allow-root --display-info --fail-on error,warning "$work"/pulse-canceld_*.changes
 fi
 ls "$output"/pulse-canceld_*.deb

@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=packaging/packages.sh
 . packaging/packages.sh
+# shellcheck source=tests/debian-root.sh
+. tests/debian-root.sh
 
 usage() {
   cat <<EOF
@@ -71,36 +73,15 @@ git=(git -c "safe.directory=$PWD")
 [ -z "$("${git[@]}" status --porcelain)" ] || echo "Note: there are changes that are not committed; they are not tested."
 "${git[@]}" archive --format=tar HEAD >"$work/tree.tar"
 
-# How this machine's apt reaches its sources: proxies, and whether dates are checked.
-apt-config dump | grep -E '^Acquire::(https?|Check-[A-Za-z-]+|Retries)(::[^ ]*)? "[^"]+";' >"$work/apt.conf" || true
-# A proxy that only the environment names would be lost to sudo and login shells.
-for scheme in http https; do
-  proxy=${scheme}_proxy
-  [ -z "${!proxy-}" ] || printf 'Acquire::%s::Proxy "%s";\n' "$scheme" "${!proxy}" >>"$work/apt.conf"
-done
-# Its sources, when it is a Debian 12 itself; mmdebstrap's own default otherwise.
-mapfile -t sources < <(grep -lsE '^[^#]*\bbookworm\b' /etc/apt/sources.list /etc/apt/sources.list.d/debian*.{list,sources})
-
 base=${cache:-$work}/base.tar
 archives=${cache:-$work}/archives
 mkdir -p "$archives/partial"
-if [ ! -s "$base" ]; then
-  echo "== Making a clean Debian 12"
-  mmdebstrap --quiet --variant=minbase --aptopt="$work/apt.conf" bookworm "${base%.tar}.new.tar" "${sources[@]}"
-  mv "${base%.tar}.new.tar" "$base"
-fi
+clean_root "$base"
 
 # make_root CASE: a clean root for the case in $root, with the tree in $root$home/pulse-canceld.
 make_root() {
   root=$work/$1
-  mkdir "$root"
-  tar -C "$root" -xpf "$base"
-  # The way to the network is this machine's, and so are keys that its package sources are signed with.
-  cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
-  local key
-  while read -r key; do
-    [ -e "$root$key" ] || install -D -m 644 "$key" "$root$key"
-  done < <(grep -hsoE '/[^] ]+\.(gpg|asc)\b' "${sources[@]}" | sort -u)
+  unpack_root "$base" "$root"
   mkdir -p "$root$home"
   mkdir "$root$home/pulse-canceld"
   tar -C "$root$home/pulse-canceld" -xf "$work/tree.tar"
