@@ -156,19 +156,7 @@ step "one line for each request, numbered without gaps"
 check_results
 
 step "logrotate"
-tee /etc/logrotate.d/pulse-canceld <<'END' >/dev/null
-/var/log/pulse-canceld/results.log {
-    weekly
-    rotate 8
-    missingok
-    nocreate
-    compress
-    delaycompress
-    postrotate
-        systemctl reload pulse-canceld
-    endscript
-}
-END
+install -m 644 packaging/debian/pulse-canceld.logrotate /etc/logrotate.d/pulse-canceld
 for i in 1 2; do
   logrotate --force /etc/logrotate.d/pulse-canceld
   as alice touch $spool/rotated-$i

@@ -4,7 +4,7 @@ An HTML comment before each code block of README.md says how it is tested:
 
     <!-- test: run -->       run against the daemon (sh with bash -eu, python), in the order of the file
     <!-- test: output -->    what the block before prints; values that differ from run to run are left out
-    <!-- test: fresh -->     needs a whole machine: each command has to be in tests/fresh.sh or fresh-service.sh
+    <!-- test: fresh -->     needs a whole machine: each command has to be in tests/fresh.sh, fresh-service.sh or boot/
     <!-- test: packages -->  the list of packages has to be that of packaging/packages.sh
 """
 
@@ -152,8 +152,9 @@ def test_what_mktemp_does_without_the_dot(daemon):
 
 
 def test_commands_for_a_whole_machine_are_run_by_fresh():
+    scripts = (["fresh.sh"], ["fresh-service.sh"], ["boot", "run"], ["boot", "inside"])
     tested = [set(line.replace(".service", "").split())
-              for line in (read("tests", "fresh.sh") + read("tests", "fresh-service.sh")).splitlines()]
+              for script in scripts for line in read("tests", *script).splitlines()]
     for block in BLOCKS:
         if block.test == "fresh":
             for command in commands(block.text):
