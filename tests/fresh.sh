@@ -20,11 +20,12 @@ Cases (default: all of them):
   quickstart-user  the same as an ordinary user with sudo
   tests            tests/run.sh as root
   tests-user       the same as an ordinary user with sudo
+  package          packaging/build.sh --lint as root
   service          build and install, boot systemd (systemd-nspawn), run tests/fresh-service.sh there
 EOF
 }
 
-all_cases=(quickstart quickstart-user tests tests-user service)
+all_cases=(quickstart quickstart-user tests tests-user package service)
 arguments=("$@")
 cases=()
 cache=
@@ -187,6 +188,7 @@ for one in "${cases[@]}"; do
       quickstart-user) as_user "$one" packaging/quickstart.sh ;;
       tests) as_root "$one" tests/run.sh ;;
       tests-user) as_user "$one" tests/run.sh ;;
+      package) as_root "$one" "packaging/build.sh --lint" ;;
       service) service ;;
     esac
   )
