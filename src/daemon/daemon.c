@@ -101,8 +101,8 @@ static void on_settled(void *userdata, const struct queue_settled *settled)
 {
     struct daemon *d = userdata;
     d->outcomes[settled->outcome]++;
-    journal_outcome(&d->journal, (enum log_level) d->config->log.level, clock_mono_ms(), NULL,
-                    settled->request_id, settled->outcome);
+    journal_outcome(&d->journal, (enum log_level) d->config->log.level, clock_mono_ms(),
+                    settled->job_id, settled->request_id, settled->outcome);
     if (settled->outcome == OUTCOME_WITHDRAWN)
         daemon_withdrawn(d, settled->seq);
     dispatch_ended(d->dispatch, settled->seq);
@@ -379,11 +379,15 @@ static int create_parts(struct daemon *d, struct buf *err)
     return create_intake(d, err);
 }
 
-/* For the watchdog. Until dispatch can tell what is overdue, that the loop turns is all it asks. */
+/* What is due may be this late before it is taken for a hang. */
+#define LATE_MS 10000
+#define STALLED_MS 60000
+
+/* For the watchdog. */
 static bool work_moves(void *userdata)
 {
-    (void) userdata;
-    return true;
+    const struct daemon *d = userdata;
+    return !dispatch_is_stuck(d->dispatch, LATE_MS) && queue_stalled_ms(d->queue) < STALLED_MS;
 }
 
 static void init_handles(struct daemon *d)

@@ -15,6 +15,7 @@ static void forget_outputs(struct op *op)
 {
     for (size_t i = 0; i < op->n_settled; i++) {
         free(op->settled[i].request_id);
+        free(op->settled[i].job_id);
         free(op->settled[i].line);
     }
     free(op->settled);

@@ -288,6 +288,7 @@ static void tell_settled(struct queue *q, const struct op *op)
             .seq = s->seq,
             .n = s->n,
             .request_id = s->request_id,
+            .job_id = s->job_id,
             .outcome = s->outcome,
             .line = s->line,
             .line_len = s->line_len,

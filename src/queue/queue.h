@@ -64,6 +64,7 @@ struct queue_settled {
     int64_t seq;
     int64_t n;
     const char *request_id;
+    const char *job_id; /* for OUTCOME_INVALID the offending line */
     enum outcome outcome;
     const char *line; /* the result line without newline; NULL when nobody watches */
     size_t line_len;

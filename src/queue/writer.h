@@ -36,6 +36,7 @@ struct op_settled {
     int64_t seq;
     int64_t n;
     char *request_id;
+    char *job_id;
     enum outcome outcome;
     char *line;
     size_t line_len;
