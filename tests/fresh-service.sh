@@ -90,7 +90,7 @@ as alice sh -c "echo socket-3 | timeout 30 nc -NU $socket" | grep -q '"queued"'
 wait_for cancelled socket-3
 
 step "a killed daemon comes back by itself"
-systemctl kill -s KILL pulse-canceld.service
+systemctl kill --kill-whom=main -s KILL pulse-canceld.service
 as alice sh -c "echo socket-4 | timeout 60 nc -NU $socket" | grep -q '"queued"'
 wait_for cancelled socket-4
 
