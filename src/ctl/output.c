@@ -234,12 +234,15 @@ void output_result(const struct output *out, struct json_object *result, bool wi
     }
     output_put(out, stdout, output_style_of(outcome), outcome, OUTCOME_WIDTH);
     (void) fputs("  ", stdout);
-    output_put(out, stdout, STYLE_PLAIN, job != NULL ? job : "?", JOB_WIDTH);
-    if (attempts > 1)
-        (void) printf("  %" PRId64 " attempts", attempts);
     if (message == NULL && error != NULL)
         message = json_get_string(error, "message");
-    if (message != NULL && strcmp(outcome, "cancelled") != 0) {
+    if (strcmp(outcome, "cancelled") == 0)
+        message = NULL;
+    output_put(out, stdout, STYLE_PLAIN, job != NULL ? job : "?",
+               attempts > 1 || message != NULL ? JOB_WIDTH : 0);
+    if (attempts > 1)
+        (void) printf("  %" PRId64 " attempts", attempts);
+    if (message != NULL) {
         (void) fputs("  ", stdout);
         output_put(out, stdout, STYLE_PLAIN, message, 0);
     }
