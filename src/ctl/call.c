@@ -207,9 +207,9 @@ enum ctl_exit call_run(const struct invocation *inv, struct connection *c, const
         return CTL_UNREACHABLE;
     }
     if (a.error != NULL) {
-        enum ctl_exit status = call_refused(inv, &a, NULL);
+        (void) call_refused(inv, &a, NULL);
         answer_finish(&a);
-        return status;
+        return CTL_REFUSED;
     }
     *ret = a;
     return CTL_OK;

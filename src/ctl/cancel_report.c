@@ -160,7 +160,9 @@ enum ctl_exit cancel_report_end(struct cancel *c, int signal)
     const struct cancel_tally *t = &c->tally;
     progress_clear(&c->progress);
     bool single = !c->source.from_file && c->inv->n_arguments == 1;
-    if (!c->json && !(single && cancel_tally_done(t) == 1))
+    bool told = single && cancel_tally_done(t) == 1;
+    bool nothing = signal != 0 && cancel_tally_done(t) == 0;
+    if (!c->json && !told && !nothing)
         put_summary(c);
     (void) fflush(stdout);
 

@@ -81,9 +81,9 @@ enum ctl_exit cancel_source_open(struct cancel_source *ret, const struct invocat
 
     ret->from_file = path != NULL;
     enum ctl_exit status = read_prefix(ret);
-    if (status == CTL_OK)
-        status = ret->from_file ? open_file(ret, path) : check_arguments(inv);
-    return status;
+    if (status != CTL_OK)
+        return status;
+    return path != NULL ? open_file(ret, path) : check_arguments(inv);
 }
 
 void cancel_source_close(struct cancel_source *s)

@@ -43,9 +43,10 @@ void connection_close(struct connection *c)
 int connection_open(struct connection *c, const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    if (strlen(path) >= sizeof(address.sun_path))
+    size_t len = strlen(path);
+    if (len >= sizeof(address.sun_path))
         return -ENAMETOOLONG;
-    (void) strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, len + 1);
 
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)

@@ -355,7 +355,7 @@ static struct file *smallest(struct log_reader *r)
 
 static int remember(struct log_reader *r, const char *line, size_t len)
 {
-    if (len > r->last_size) {
+    if (len > r->last_size || r->last == NULL) {
         char *last = realloc(r->last, len);
         if (last == NULL)
             return -ENOMEM;

@@ -88,6 +88,7 @@ static void print_command_help(const struct command *c)
 struct parser {
     struct option longs[LONG_MAX_OPTIONS];
     char letters[4 * LONG_MAX_OPTIONS];
+    size_t n_letters;
     const struct option_spec *by_letter[256];
 };
 
@@ -103,8 +104,9 @@ static void add_options(struct parser *p, const struct option_spec *options)
             .val = ID_BASE + (int) option->id,
         };
         if (option->letter != 0) {
-            char text[4] = { option->letter, option->argument != NULL ? ':' : '\0', '\0' };
-            (void) strcat(p->letters, text);
+            p->letters[p->n_letters++] = option->letter;
+            if (option->argument != NULL)
+                p->letters[p->n_letters++] = ':';
             p->by_letter[(unsigned char) option->letter] = option;
         }
     }
@@ -122,7 +124,8 @@ static int read_options(int argc, char **argv, const struct command *c, struct i
 {
     /* "+": stop at the command, whose options are not known before. */
     struct parser p = { .letters = "" };
-    (void) strcat(p.letters, c == NULL ? "+" : "");
+    if (c == NULL)
+        p.letters[p.n_letters++] = '+';
     add_options(&p, ctl_options);
     if (c != NULL)
         add_options(&p, c->options);

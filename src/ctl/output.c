@@ -328,12 +328,14 @@ static void print_row(const struct table *t, const struct output *out, const siz
 void table_print(const struct table *t, const struct output *out)
 {
     size_t widths[TABLE_COLUMNS_MAX];
+    size_t column = 0;
     for (size_t i = 0; i < t->n_columns; i++)
         widths[i] = width_of(t->titles[i]);
     for (size_t i = 0; i < t->n_cells; i++) {
         size_t width = width_of(t->cells[i]);
-        if (width > widths[i % t->n_columns])
-            widths[i % t->n_columns] = width;
+        if (width > widths[column])
+            widths[column] = width;
+        column = column + 1 < t->n_columns ? column + 1 : 0;
     }
     size_t columns = (size_t) output_columns(STDOUT_FILENO);
     print_row(t, out, widths, NULL, NULL, columns);

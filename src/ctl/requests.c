@@ -204,7 +204,7 @@ enum ctl_exit requests_list(const struct invocation *inv)
     if (after != NULL && (strlen(after) >= sizeof(page.after) || after[0] == '\0'))
         return options_misused(inv, "--after takes what a list named, not '%s'", after);
     if (after != NULL)
-        (void) strcpy(page.after, after);
+        (void) snprintf(page.after, sizeof(page.after), "%s", after);
 
     struct connection c;
     connection_init(&c);
