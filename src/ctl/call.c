@@ -54,7 +54,7 @@ static void find_text(const char *text, size_t len, const char *member, struct a
     while (at < len) {
         at = skip_blanks(text, len, at);
         size_t name = at + 1;
-        /* A name has no comma or bracket at depth 0 outside its quotes: it ends before the colon. */
+        /* The names of our own members have no colon: it is behind them. */
         const char *colon = at < len ? memchr(text + at, ':', len - at) : NULL;
         if (colon == NULL)
             return;

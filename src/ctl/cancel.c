@@ -15,7 +15,7 @@
 #include "ctl/options.h"
 #include "ctl/signals.h"
 
-/* Below what the daemon lets one client wait for (16,384), above what it sends at a time (1,000). */
+/* Below what the daemon lets one client wait for (16,384), above what it sends at once (1,000). */
 #define WINDOW_WAITING 8192
 /* Enough for its groups of commits (128 calls of a client). */
 #define WINDOW_NO_WAIT 1024
@@ -47,6 +47,8 @@ static void on_error(struct cancel *c, struct slot *slot, const struct answer *a
         cancel_report_refused(c, a);
     if (slot != NULL)
         window_done(&c->window, slot);
+    else
+        c->turned_away = true;
 }
 
 static void on_answer(struct cancel *c, const struct answer *a)
@@ -166,6 +168,8 @@ static void step(struct cancel *c)
     bool more = false;
     bool listens = !c->refused && !window_full(&c->window);
     int r = window_send(&c->window, &c->connection);
+    /* Whoever reads us has each result before we wait for the next. */
+    (void) fflush(stdout);
     if (r == 0)
         r = connection_wait(&c->connection, timeout_of(c), &c->unblocked,
                             listens ? cancel_source_fd(&c->source) : -1, &more);
@@ -176,7 +180,7 @@ static void step(struct cancel *c)
     int taken = take_answers(c);
     repeat_postponed(c);
     take_lines(c);
-    if ((r < 0 || taken < 0 || c->connection.ended) && !is_done(c))
+    if ((r < 0 || taken < 0 || c->connection.ended) && !is_done(c) && !c->turned_away)
         reconnect(c);
     c->progress.done = cancel_tally_done(&c->tally);
     progress_draw(&c->progress, clock_mono_ms());
@@ -188,7 +192,7 @@ static enum ctl_exit run(struct cancel *c)
     if (status != CTL_OK)
         return status;
     take_lines(c);
-    while (!is_done(c) && !c->lost && signals_caught() == 0)
+    while (!is_done(c) && !c->lost && !c->turned_away && signals_caught() == 0)
         step(c);
     c->progress.done = cancel_tally_done(&c->tally);
     return cancel_report_end(c, is_done(c) ? 0 : signals_caught());

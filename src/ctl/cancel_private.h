@@ -54,6 +54,7 @@ struct cancel {
     int64_t reconnect_ms;
     int64_t repeat_at_ms; /* when postponed requests are sent again; 0 = none are */
     bool refused;         /* nothing more is sent */
+    bool turned_away;     /* the daemon wants nothing of this connection */
     bool lost;            /* the daemon went away and did not come back */
 };
 

@@ -40,7 +40,8 @@ int connection_wait(struct connection *c, int timeout_ms, const sigset_t *unbloc
 /* The next line without its newline, valid until the next connection_wait(). */
 bool connection_line(struct connection *c, const char **ret_line, size_t *ret_len);
 
-/* Says what `error` (-errno of the above, or 0 for an end without an answer) means and what to do. */
+/* Says what `error` (-errno of the above, or 0 for an end without an answer) means, and what to do
+ * about it. */
 void connection_explain(const char *path, int error);
 
 #endif

@@ -1,4 +1,4 @@
-/* pulse-cancelctl: cancels jobs through pulse-canceld, shows what becomes of them, and controls it. */
+/* pulse-cancelctl: options, the command, its exit status. */
 #include <stdio.h>
 #include <stdlib.h>
 

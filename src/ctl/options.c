@@ -15,7 +15,7 @@
 const struct option_spec ctl_options[] = {
     { OPTION_SOCKET, 's', "socket", "PATH",
       "the daemon's socket (default: " CTL_DEFAULT_SOCKET ")" },
-    { OPTION_JSON, 'j', "json", NULL, "print what the daemon answers, one JSON document a line" },
+    { OPTION_JSON, 'j', "json", NULL, "print the daemon's answers, one JSON document a line" },
     { OPTION_HELP, 'h', "help", NULL, "print this, then exit" },
     { OPTION_VERSION, 'V', "version", NULL, "print the version, then exit" },
     { .name = NULL },
@@ -31,8 +31,28 @@ const struct command *command_find(const char *name)
 
 /* --- Help --- */
 
-/* Where help's right column begins. */
+/* Where help's right column begins, and ends. */
 #define HELP_COLUMN 26
+#define HELP_WIDTH 79
+
+/* Word by word; `column` is where the cursor is, and `indent` where further lines begin. */
+static void print_wrapped(const char *text, int column, int indent)
+{
+    bool first = true;
+    while (*text != '\0') {
+        int len = (int) strcspn(text, " ");
+        if (!first && column + 1 + len > HELP_WIDTH) {
+            (void) printf("\n%*s", indent, "");
+            column = indent;
+            first = true;
+        }
+        (void) printf("%s%.*s", first ? "" : " ", len, text);
+        column += len + !first;
+        first = false;
+        text += len + (text[len] == ' ');
+    }
+    (void) fputc('\n', stdout);
+}
 
 static void print_option(const struct option_spec *option)
 {
@@ -45,9 +65,10 @@ static void print_option(const struct option_spec *option)
     if (option->argument != NULL)
         len += snprintf(text + len, sizeof(text) - (size_t) len, " %s", option->argument);
     if (len + 2 > HELP_COLUMN)
-        (void) printf("%s\n%*s%s\n", text, HELP_COLUMN, "", option->help);
+        (void) printf("%s\n%*s", text, HELP_COLUMN, "");
     else
-        (void) printf("%-*s%s\n", HELP_COLUMN, text, option->help);
+        (void) printf("%-*s", HELP_COLUMN, text);
+    print_wrapped(option->help, HELP_COLUMN, HELP_COLUMN);
 }
 
 static void print_options(const struct option_spec *options)
@@ -58,27 +79,27 @@ static void print_options(const struct option_spec *options)
 
 static void print_help(void)
 {
-    (void) puts(
-        "Usage: pulse-cancelctl [OPTION]... COMMAND [ARGUMENT]...\n"
-        "Cancels Pulse jobs through pulse-canceld, shows what becomes of them, and controls\n"
-        "the daemon.\n"
-        "\n"
-        "Commands:");
+    (void) puts("Usage: pulse-cancelctl [OPTION]... COMMAND [ARGUMENT]...");
+    print_wrapped("Cancels Pulse jobs through pulse-canceld, shows what becomes of them, and "
+                  "controls the daemon.",
+                  0, 0);
+    (void) puts("\nCommands:");
     for (const struct command *c = ctl_commands; c->name != NULL; c++)
         (void) printf("  %-*s%s\n", HELP_COLUMN - 2, c->name, c->summary);
     (void) puts("\nOptions, before or after the command:");
     print_options(ctl_options);
-    (void) puts(
-        "\n'pulse-cancelctl COMMAND --help' tells more about each.\n"
-        "\n"
-        "Exit status: 0 all were cancelled, or the command worked; 1 some were not cancelled;\n"
-        "2 wrong usage; 3 the daemon can't be reached; 4 the daemon refused.");
+    (void) puts("\n'pulse-cancelctl COMMAND --help' tells more about each.\n");
+    print_wrapped("Exit status: 0 all were cancelled, or the command worked; 1 some were not "
+                  "cancelled; 2 wrong usage; 3 the daemon can't be reached; 4 the daemon refused.",
+                  0, 0);
 }
 
 static void print_command_help(const struct command *c)
 {
-    (void) printf("Usage: pulse-cancelctl %s [OPTION]...%s%s\n%s\n\nOptions:\n", c->name,
-                  c->arguments[0] != '\0' ? " " : "", c->arguments, c->description);
+    (void) printf("Usage: pulse-cancelctl %s [OPTION]...%s%s\n", c->name,
+                  c->arguments[0] != '\0' ? " " : "", c->arguments);
+    print_wrapped(c->description, 0, 0);
+    (void) puts("\nOptions:");
     print_options(c->options);
     print_options(ctl_options);
 }

@@ -327,7 +327,7 @@ static void print_row(const struct table *t, const struct output *out, const siz
 
 void table_print(const struct table *t, const struct output *out)
 {
-    size_t widths[TABLE_COLUMNS_MAX];
+    size_t widths[TABLE_COLUMNS_MAX] = { 0 };
     size_t column = 0;
     for (size_t i = 0; i < t->n_columns; i++)
         widths[i] = width_of(t->titles[i]);

@@ -217,7 +217,7 @@ enum ctl_exit requests_list(const struct invocation *inv)
     connection_close(&c);
     if (status == CTL_OK && page.after[0] != '\0' && !invocation_has(inv, OPTION_JSON)) {
         (void) fflush(stdout);
-        (void) fprintf(stderr, "There are more: add --after %s, or raise --limit.\n", page.after);
+        (void) fprintf(stderr, "There are more: --after %s goes on there.\n", page.after);
     }
     return status;
 }
