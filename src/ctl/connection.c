@@ -101,6 +101,17 @@ static int read_some(struct connection *c)
     return 0;
 }
 
+/* A daemon that turns us away says why and closes: the write fails, but there is something to read. */
+static int write_or_read(struct connection *c)
+{
+    int r = write_some(c);
+    if (r == 0)
+        return 0;
+    buf_clear(&c->out);
+    (void) read_some(c);
+    return c->in.len > c->in_start ? 0 : r;
+}
+
 int connection_wait(struct connection *c, int timeout_ms, const sigset_t *unblocked, int extra_fd,
                     bool *ret_extra)
 {
@@ -124,7 +135,7 @@ int connection_wait(struct connection *c, int timeout_ms, const sigset_t *unbloc
     if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0)
         r = read_some(c);
     if (r == 0 && (fds[0].revents & POLLOUT) != 0 && !c->ended)
-        r = write_some(c);
+        r = write_or_read(c);
     return r < 0 ? r : n > 0;
 }
 
