@@ -85,7 +85,11 @@ static int fill(struct file *f)
         return -EIO;
     f->data.len += (size_t) n;
     f->ended = n == 0;
-    return 0;
+    /* A compressed file that was cut short ends like any other, but for this. */
+    int status = Z_OK;
+    if (f->ended)
+        (void) gzerror(f->gz, &status);
+    return status == Z_BUF_ERROR ? -EIO : 0;
 }
 
 /* The next line that is a result. What is torn or no result is passed over: the daemon writes it
