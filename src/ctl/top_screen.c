@@ -3,6 +3,7 @@
 #include "ctl/top_screen.h"
 
 #include <curses.h>
+#include <term.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -51,6 +52,11 @@ int top_screen_open(struct top_screen **ret, bool colour)
     s->screen = newterm(NULL, stdout, stdin);
     if (s->screen == NULL) {
         free(s);
+        return -ENOTTY;
+    }
+    /* A terminal without a cursor to move (TERM=dumb) is no screen. */
+    if (tigetstr("cup") == NULL) {
+        top_screen_close(s);
         return -ENOTTY;
     }
     s->colour = colour;
