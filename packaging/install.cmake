@@ -1,5 +1,5 @@
 # The part of `cmake --install` that depends on the prefix it is given: the configuration, and the
-# service, which names the binary. DESTDIR is honoured.
+# service, which names the binaries. DESTDIR is honoured.
 
 # The daemon looks in /etc, whether it is a part of the system or its administrator's addition.
 if(IS_ABSOLUTE "${PULSE_SYSCONFDIR}")
@@ -26,7 +26,8 @@ else()
 endif()
 set(installed "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/lib/systemd/system/pulse-canceld.service")
 file(READ "${PULSE_SOURCE_DIR}/packaging/systemd/pulse-canceld.service" service)
-string(REPLACE "/usr/bin/pulse-canceld" "${bindir}/pulse-canceld" service "${service}")
+string(REPLACE "/usr/bin/pulse-cancel" "${bindir}/pulse-cancel" service "${service}")
+string(REPLACE "/usr/share/pulse-canceld" "${CMAKE_INSTALL_PREFIX}/share/pulse-canceld" service "${service}")
 message(STATUS "Installing: ${installed}")
 file(WRITE "${installed}" "${service}")
 list(APPEND CMAKE_INSTALL_MANIFEST_FILES "${CMAKE_INSTALL_PREFIX}/lib/systemd/system/pulse-canceld.service")

@@ -7,6 +7,10 @@
 BUILD_PACKAGES=(gcc libc6-dev make cmake pkg-config libuv1-dev libcurl4-openssl-dev libjson-c-dev
   libconfig-dev libsqlite3-dev libsystemd-dev libncurses-dev zlib1g-dev)
 
+# To make the Debian package, besides.
+# shellcheck disable=SC2034
+DEBIAN_PACKAGES=(build-essential debhelper dpkg-dev)
+
 # install_missing PACKAGE…: apt-get is called only when something is missing, and sudo only when the
 # caller is not root.
 install_missing() {

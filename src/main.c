@@ -1,10 +1,12 @@
 /* Options and exit codes. */
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,6 +36,16 @@ struct arguments {
     bool test_config;
 };
 
+/* Who asked and gets no answer is told so. Returns the exit status. */
+static int print(const char *text, const char *more)
+{
+    if (fputs(text, stdout) >= 0 && fputs(more, stdout) >= 0 && fflush(stdout) == 0)
+        return EXIT_SUCCESS;
+    (void) fprintf(stderr, "pulse-canceld: standard output can't be written: %s\n",
+                   strerror(errno));
+    return EXIT_FAILURE;
+}
+
 /* -1 to go on, else the exit status. */
 static int parse_arguments(int argc, char **argv, struct arguments *ret)
 {
@@ -55,11 +67,9 @@ static int parse_arguments(int argc, char **argv, struct arguments *ret)
             ret->test_config = true;
             break;
         case 'V':
-            (void) puts("pulse-canceld " PULSE_VERSION);
-            return EXIT_SUCCESS;
+            return print("pulse-canceld " PULSE_VERSION "\n", "");
         case 'h':
-            (void) fputs(usage, stdout);
-            return EXIT_SUCCESS;
+            return print(usage, "");
         default:
             (void) fputs("Try 'pulse-canceld --help'.\n", stderr);
             return EXIT_USAGE;
@@ -87,6 +97,7 @@ static void open_standard_descriptors(void)
 
 int main(int argc, char **argv)
 {
+    daemon_block_signals();
     open_standard_descriptors();
     struct arguments arguments;
     int status = parse_arguments(argc, argv, &arguments);
@@ -111,9 +122,8 @@ int main(int argc, char **argv)
     }
     buf_finish(&err);
     if (arguments.test_config) {
-        (void) printf("%s: configuration and key are good\n", arguments.config_file);
         config_unload(config);
-        return EXIT_SUCCESS;
+        return print(arguments.config_file, ": configuration and key are good\n");
     }
     return daemon_run(arguments.config_file, config);
 }

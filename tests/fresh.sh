@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=packaging/packages.sh
 . packaging/packages.sh
+# shellcheck source=tests/debian-root.sh
+. tests/debian-root.sh
 
 usage() {
   cat <<EOF
@@ -18,11 +20,12 @@ Cases (default: all of them):
   quickstart-user  the same as an ordinary user with sudo
   tests            tests/run.sh as root
   tests-user       the same as an ordinary user with sudo
+  package          packaging/build.sh --lint as root
   service          build and install, boot systemd (systemd-nspawn), run tests/fresh-service.sh there
 EOF
 }
 
-all_cases=(quickstart quickstart-user tests tests-user service)
+all_cases=(quickstart quickstart-user tests tests-user package service)
 arguments=("$@")
 cases=()
 cache=
@@ -71,36 +74,15 @@ git=(git -c "safe.directory=$PWD")
 [ -z "$("${git[@]}" status --porcelain)" ] || echo "Note: there are changes that are not committed; they are not tested."
 "${git[@]}" archive --format=tar HEAD >"$work/tree.tar"
 
-# How this machine's apt reaches its sources: proxies, and whether dates are checked.
-apt-config dump | grep -E '^Acquire::(https?|Check-[A-Za-z-]+|Retries)(::[^ ]*)? "[^"]+";' >"$work/apt.conf" || true
-# A proxy that only the environment names would be lost to sudo and login shells.
-for scheme in http https; do
-  proxy=${scheme}_proxy
-  [ -z "${!proxy-}" ] || printf 'Acquire::%s::Proxy "%s";\n' "$scheme" "${!proxy}" >>"$work/apt.conf"
-done
-# Its sources, when it is a Debian 12 itself; mmdebstrap's own default otherwise.
-mapfile -t sources < <(grep -lsE '^[^#]*\bbookworm\b' /etc/apt/sources.list /etc/apt/sources.list.d/debian*.{list,sources})
-
 base=${cache:-$work}/base.tar
 archives=${cache:-$work}/archives
 mkdir -p "$archives/partial"
-if [ ! -s "$base" ]; then
-  echo "== Making a clean Debian 12"
-  mmdebstrap --quiet --variant=minbase --aptopt="$work/apt.conf" bookworm "${base%.tar}.new.tar" "${sources[@]}"
-  mv "${base%.tar}.new.tar" "$base"
-fi
+clean_root "$base"
 
 # make_root CASE: a clean root for the case in $root, with the tree in $root$home/pulse-canceld.
 make_root() {
   root=$work/$1
-  mkdir "$root"
-  tar -C "$root" -xpf "$base"
-  # The way to the network is this machine's, and so are keys that its package sources are signed with.
-  cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
-  local key
-  while read -r key; do
-    [ -e "$root$key" ] || install -D -m 644 "$key" "$root$key"
-  done < <(grep -hsoE '/[^] ]+\.(gpg|asc)\b' "${sources[@]}" | sort -u)
+  unpack_root "$base" "$root"
   mkdir -p "$root$home"
   mkdir "$root$home/pulse-canceld"
   tar -C "$root$home/pulse-canceld" -xf "$work/tree.tar"
@@ -206,6 +188,7 @@ for one in "${cases[@]}"; do
       quickstart-user) as_user "$one" packaging/quickstart.sh ;;
       tests) as_root "$one" tests/run.sh ;;
       tests-user) as_user "$one" tests/run.sh ;;
+      package) as_root "$one" "packaging/build.sh --lint" ;;
       service) service ;;
     esac
   )

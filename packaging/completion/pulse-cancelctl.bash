@@ -24,7 +24,7 @@ _pulse_cancelctl() {
   COMPREPLY=()
   case $command:$prev in
     *:-s | *:--socket | cancel:-f | cancel:--file | results:-f | results:--file)
-      compopt -o filenames 2>/dev/null
+      compopt -o filenames 2>/dev/null || true # outside a completion it fails
       mapfile -t COMPREPLY < <(compgen -f -- "$cur")
       return ;;
     list:-t | list:--state) words="queued in_flight waiting done" ;;

@@ -40,7 +40,7 @@ static bool held_notice(struct json_object *stats, char *text)
     if (strcmp(held, "key") == 0)
         (void) snprintf(text, STATS_NOTICE_MAX,
                         "Held: the API rejects the key. Put the right one in place and restart the "
-                        "daemon.");
+                        "daemon; its log has the API's answer.");
     else
         (void) snprintf(text, STATS_NOTICE_MAX,
                         "Held by the %s: nothing is sent. 'pulse-cancelctl release' resumes.",

@@ -1,11 +1,6 @@
-/* Builds the parts, wires them, and runs them. Loop thread.
- *
- * Stopping goes in steps, each of which begins when the one before is through: intake is shut and
- * requests in flight finish (for a while); what is left of them is cut off and the queue commits
- * everything; sockets and handles are closed; the loop ends by itself. */
+/* Builds the parts, wires them, and runs them. Loop thread. */
 #include "daemon/daemon.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,58 +12,14 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "daemon/daemon_private.h"
 #include "daemon/notify.h"
 #include "daemon/stats.h"
-#include "dispatch/dispatch.h"
-#include "intake/control.h"
-#include "intake/spool.h"
-#include "queue/queue.h"
-#include "results/results.h"
 
 #define STATUS_INTERVAL_MS 1000
 
-static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
-#define SIGNAL_COUNT (sizeof(signals) / sizeof(signals[0]))
-
-struct daemon {
-    const char *config_file;
-    struct config *config;
-    struct config *config_at_start; /* what needs a restart is in force as it was then */
-    uv_loop_t loop;
-    uv_signal_t signals[SIGNAL_COUNT];
-    uv_timer_t status_timer; /* runs only after something has happened */
-    uv_timer_t grace_timer;
-    uv_prepare_t step; /* goes on with stopping, outside of anyone's callback */
-
-    struct results *results;
-    struct queue *queue;
-    struct dispatch *dispatch;
-    struct spool *spool;
-    struct control *control;
-
-    int64_t started_ms;
-    uint64_t outcomes[OUTCOME_COUNT];
-
-    bool held; /* by the operator */
-
-    bool stopping;
-    int exit_status;
-    bool drained, spool_stopped, queue_stopping;
-};
-
+static const int signals[DAEMON_SIGNAL_COUNT] = { SIGTERM, SIGINT, SIGHUP };
 /* --- Status --- */
-
-static enum endpoint endpoint_of(const struct config *config)
-{
-    switch ((enum api_endpoint) config->api.endpoint) {
-    case API_ENDPOINT_JOB:
-        return ENDPOINT_JOB;
-    case API_ENDPOINT_AUTO:
-    case API_ENDPOINT_CANCEL:
-        break;
-    }
-    return ENDPOINT_CANCEL;
-}
 
 static void gather(const struct daemon *d, struct stats *s)
 {
@@ -77,7 +28,6 @@ static void gather(const struct daemon *d, struct stats *s)
     *s = (struct stats){
         .uptime_s = (clock_mono_ms() - d->started_ms) / 1000,
         .pending = counts.pending,
-        .endpoint = endpoint_of(d->config),
         .in_flight_limit = d->config->dispatch.max_in_flight,
         .storage = queue_storage_trouble(d->queue),
         .spool_trouble = spool_trouble(d->spool),
@@ -89,7 +39,7 @@ static void gather(const struct daemon *d, struct stats *s)
     control_get_stats(d->control, &s->control);
 }
 
-static void tell_status(struct daemon *d)
+void daemon_tell_status(struct daemon *d)
 {
     if (d->stopping)
         return;
@@ -97,6 +47,10 @@ static void tell_status(struct daemon *d)
     gather(d, &s);
     struct buf text;
     buf_init(&text, 4096);
+    if (d->key_code != NULL) {
+        (void) daemon_append_key_advice(d, &text);
+        (void) buf_append_str(&text, "; ");
+    }
     if (stats_append_status(&text, &s) == 0 && buf_cstr(&text) != NULL)
         notify_status(buf_cstr(&text));
     buf_finish(&text);
@@ -104,7 +58,7 @@ static void tell_status(struct daemon *d)
 
 static void on_status_timer(uv_timer_t *timer)
 {
-    tell_status(timer->data);
+    daemon_tell_status(timer->data);
 }
 
 /* Something has changed: say so, at most once a second. */
@@ -147,6 +101,10 @@ static void on_settled(void *userdata, const struct queue_settled *settled)
 {
     struct daemon *d = userdata;
     d->outcomes[settled->outcome]++;
+    journal_outcome(&d->journal, (enum log_level) d->config->log.level, clock_mono_ms(),
+                    settled->job_id, settled->request_id, settled->outcome);
+    if (settled->outcome == OUTCOME_WITHDRAWN)
+        daemon_withdrawn(d, settled->seq);
     dispatch_ended(d->dispatch, settled->seq);
     control_settled(d->control, settled);
     if (!d->stopping)
@@ -167,8 +125,6 @@ static void on_fetched(void *userdata, enum queue_order order, int status,
     dispatch_fetched(d->dispatch, order, status, requests, n, next_at_ms);
 }
 
-static void stop(struct daemon *d, const char *why);
-
 static void on_storage(void *userdata, const struct queue_trouble *trouble)
 {
     struct daemon *d = userdata;
@@ -176,17 +132,17 @@ static void on_storage(void *userdata, const struct queue_trouble *trouble)
         log_error("daemon: the queue database is corrupt; restore it, or move it away together "
                   "with the results log to begin anew");
         d->exit_status = 1;
-        stop(d, "it can't go on");
+        daemon_stop(d, "it can't go on");
     }
     dispatch_storage(d->dispatch, !trouble->database);
     if (trouble->text == NULL && !d->stopping)
         spool_resume(d->spool);
-    tell_status(d);
+    daemon_tell_status(d);
 }
 
 static void on_spool_trouble(void *userdata)
 {
-    tell_status(userdata);
+    daemon_tell_status(userdata);
 }
 
 static int leader_state(void *userdata, int64_t seq)
@@ -195,188 +151,9 @@ static int leader_state(void *userdata, int64_t seq)
     return dispatch_leader_state(d->dispatch, seq);
 }
 
-/* --- Administration --- */
-
-/* An answer to a client that waits for steps of ours. */
-struct admin {
-    struct daemon *daemon;
-    bool held;    /* hold */
-    int64_t n;    /* withdraw */
-    bool settled; /* withdraw: what came back from its retry is settled too */
-    queue_done_fn done;
-    void *userdata;
-};
-
-static struct admin *admin_create(struct daemon *d, queue_done_fn done, void *userdata)
-{
-    struct admin *a = calloc(1, sizeof(*a));
-    if (a == NULL) {
-        done(userdata, -ENOMEM, 0);
-        return NULL;
-    }
-    *a = (struct admin){ .daemon = d, .done = done, .userdata = userdata };
-    return a;
-}
-
-static void admin_end(struct admin *a, int status, int64_t n)
-{
-    a->done(a->userdata, status, n);
-    free(a);
-}
-
-static void on_held(void *userdata, int status, int64_t n)
-{
-    struct admin *a = userdata;
-    struct daemon *d = a->daemon;
-    if (status == 0 && d->held != a->held) {
-        d->held = a->held;
-        log_info("daemon: sending is %s", a->held ? "held by the operator" : "released");
-        dispatch_hold(d->dispatch, a->held);
-        tell_status(d);
-    }
-    admin_end(a, status, n);
-}
-
-static void host_hold(void *userdata, bool held, queue_done_fn done, void *done_userdata)
-{
-    struct daemon *d = userdata;
-    struct admin *a = admin_create(d, done, done_userdata);
-    if (a == NULL)
-        return;
-    a->held = held;
-    queue_set_held(d->queue, held, on_held, a);
-}
-
-static void on_flushed(void *userdata, int status, int64_t n)
-{
-    struct admin *a = userdata;
-    if (status == 0)
-        dispatch_flush(a->daemon->dispatch);
-    admin_end(a, status, n);
-}
-
-static void host_flush(void *userdata, queue_done_fn done, void *done_userdata)
-{
-    struct daemon *d = userdata;
-    struct admin *a = admin_create(d, done, done_userdata);
-    if (a != NULL)
-        queue_flush(d->queue, clock_steady_ms(), on_flushed, a);
-}
-
-/* Some were on their way back from a retry and are settled only now: once more. */
-static void on_withdrawn(void *userdata, int status, int64_t n)
-{
-    struct admin *a = userdata;
-    (void) n;
-    if (a->settled) {
-        admin_end(a, status, a->n);
-        return;
-    }
-    a->settled = true;
-    queue_barrier(a->daemon->queue, on_withdrawn, a);
-}
-
-/* Followers first: while one is there it would go on in its leader's place. */
-static void host_withdraw(void *userdata, struct queue_row *rows, size_t n_rows, queue_done_fn done,
-                          void *done_userdata)
-{
-    struct daemon *d = userdata;
-    struct admin *a = admin_create(d, done, done_userdata);
-    if (a == NULL)
-        return;
-    for (int followers = 1; followers >= 0; followers--) {
-        for (size_t i = 0; i < n_rows; i++) {
-            struct request *req = rows[i].request;
-            if (req == NULL || req->state == REQUEST_DONE || req->follows != followers ||
-                dispatch_leader_state(d->dispatch, rows[i].leader_seq) == REQUEST_IN_FLIGHT)
-                continue;
-            rows[i].request = NULL;
-            a->n += dispatch_withdraw(d->dispatch, req);
-        }
-    }
-    queue_barrier(d->queue, on_withdrawn, a);
-}
-
-/* --- Stopping --- */
-
-static void on_closed(uv_handle_t *handle)
-{
-    (void) handle;
-}
-
-static void close_own_handles(struct daemon *d)
-{
-    for (size_t i = 0; i < SIGNAL_COUNT; i++)
-        uv_close((uv_handle_t *) &d->signals[i], on_closed);
-    uv_close((uv_handle_t *) &d->status_timer, on_closed);
-    uv_close((uv_handle_t *) &d->grace_timer, on_closed);
-    uv_close((uv_handle_t *) &d->step, on_closed);
-}
-
-static void on_part_stopped(void *userdata)
-{
-    (void) userdata; /* the loop ends when its last handle is closed */
-}
-
-static void on_queue_stopped(void *userdata)
-{
-    struct daemon *d = userdata;
-    control_stop(d->control, on_part_stopped, d);
-    close_own_handles(d);
-}
-
-static void on_step(uv_prepare_t *step)
-{
-    struct daemon *d = step->data;
-    if (!d->drained || !d->spool_stopped || d->queue_stopping)
-        return;
-    d->queue_stopping = true;
-    (void) uv_prepare_stop(&d->step);
-    (void) uv_timer_stop(&d->grace_timer);
-    /* Before the queue: a late reply would have nowhere to go. */
-    dispatch_stop(d->dispatch, on_part_stopped, d);
-    queue_stop(d->queue, on_queue_stopped, d);
-}
-
-static void on_drained(void *userdata)
-{
-    struct daemon *d = userdata;
-    d->drained = true;
-}
-
-static void on_spool_stopped(void *userdata)
-{
-    struct daemon *d = userdata;
-    d->spool_stopped = true;
-}
-
-static void on_grace_over(uv_timer_t *timer)
-{
-    struct daemon *d = timer->data;
-    if (!d->drained)
-        log_warning("daemon: %zu requests are still in flight; they are tried again at the next "
-                    "start",
-                    dispatch_get_stats(d->dispatch)->in_flight);
-    d->drained = true;
-}
-
-static void stop(struct daemon *d, const char *why)
-{
-    log_info("daemon: stopping (%s)", why);
-    d->stopping = true;
-    notify_stopping();
-    (void) uv_timer_stop(&d->status_timer);
-    (void) uv_prepare_start(&d->step, on_step);
-    (void) uv_timer_start(&d->grace_timer, on_grace_over,
-                          (uint64_t) d->config->dispatch.shutdown_grace_s * 1000, 0);
-    control_shut(d->control);
-    spool_stop(d->spool, on_spool_stopped, d);
-    dispatch_drain(d->dispatch, on_drained, d);
-}
-
 /* --- Configuration --- */
 
-static int configure_dispatch(struct daemon *d, const struct config *config)
+int daemon_configure_dispatch(struct daemon *d, const struct config *config)
 {
     struct dispatch_options options = {
         .http = {
@@ -387,7 +164,9 @@ static int configure_dispatch(struct daemon *d, const struct config *config)
             .connect_timeout_ms = config->api.connect_timeout_ms,
             .timeout_ms = config->api.timeout_ms,
         },
-        .endpoint = endpoint_of(config),
+        .endpoint = (enum api_endpoint) config->api.endpoint,
+        .verify = (enum api_verify) config->api.verify,
+        .on_unauthorized = (enum api_on_unauthorized) config->api.on_unauthorized,
         .max_in_flight = (size_t) config->dispatch.max_in_flight,
         .max_attempts = (unsigned) config->retry.max_attempts,
         .retry = {
@@ -405,7 +184,7 @@ static int reload(struct daemon *d, struct buf *names, struct buf *err)
     struct config *config = NULL;
     int r = config_load(d->config_file, &config, err);
     if (r == 0)
-        r = configure_dispatch(d, config);
+        r = daemon_configure_dispatch(d, config);
     if (r < 0) {
         if (err->len == 0)
             (void) buf_append_str(err, strerror(-r));
@@ -423,6 +202,7 @@ static int reload(struct daemon *d, struct buf *names, struct buf *err)
     spool_set_deadline(d->spool, config->retry.deadline_s);
     control_set_deadline(d->control, config->retry.deadline_s);
     spool_resume(d->spool);
+    dispatch_resume(d->dispatch);
     log_info("daemon: configuration reloaded");
     return 0;
 }
@@ -457,9 +237,32 @@ static void on_signal(uv_signal_t *handle, int signum)
     if (d->stopping) {
         /* What is not committed was not acknowledged, and what is not settled is sent again. */
         log_info("daemon: stopping at once");
-        _exit(0);
+        _exit(d->exit_status);
     }
-    stop(d, signum == SIGTERM ? "SIGTERM" : "SIGINT");
+    daemon_stop(d, signum == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+static void mask_signals(int how)
+{
+    sigset_t set;
+    (void) sigemptyset(&set);
+    for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++)
+        (void) sigaddset(&set, signals[i]);
+    (void) pthread_sigmask(how, &set, NULL);
+}
+
+void daemon_block_signals(void)
+{
+    mask_signals(SIG_BLOCK);
+}
+
+/* Not before all is over: without the handles, one more signal would end the process by itself. */
+static void close_signals(struct daemon *d)
+{
+    mask_signals(SIG_BLOCK);
+    for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++)
+        uv_close((uv_handle_t *) &d->signals[i], NULL);
+    (void) uv_run(&d->loop, UV_RUN_DEFAULT);
 }
 
 /* --- Starting --- */
@@ -522,9 +325,9 @@ static int create_intake(struct daemon *d, struct buf *err)
     struct control_host host = {
         .leader_state = leader_state,
         .append_stats = append_stats,
-        .hold = host_hold,
-        .flush = host_flush,
-        .withdraw = host_withdraw,
+        .hold = daemon_hold,
+        .flush = daemon_flush,
+        .withdraw = daemon_withdraw,
         .reload = reload_all,
         .userdata = d,
     };
@@ -562,40 +365,44 @@ static int create_parts(struct daemon *d, struct buf *err)
         .userdata = d,
     };
     queue_set_handler(d->queue, &handler);
-    d->held = queue_held_at_start(d->queue);
-    r = dispatch_create(&d->dispatch, &d->loop, d->queue);
+    d->held = queue_note(d->queue, "held") != 0;
+    struct dispatch_host host = {
+        .renew_key = daemon_renew_key,
+        .key_changed = daemon_key_changed,
+        .userdata = d,
+    };
+    r = dispatch_create(&d->dispatch, &d->loop, d->queue, &host);
     if (r == 0)
-        r = configure_dispatch(d, d->config);
+        r = daemon_configure_dispatch(d, d->config);
     if (r < 0)
         return complain("dispatch", r, err);
     return create_intake(d, err);
 }
 
+/* What is due may be this late before it is taken for a hang. */
+#define LATE_MS 10000
+#define STALLED_MS 60000
+
+/* For the watchdog. */
+static bool work_moves(void *userdata)
+{
+    const struct daemon *d = userdata;
+    return !dispatch_is_stuck(d->dispatch, LATE_MS) && queue_stalled_ms(d->queue) < STALLED_MS;
+}
+
 static void init_handles(struct daemon *d)
 {
-    for (size_t i = 0; i < SIGNAL_COUNT; i++) {
+    for (size_t i = 0; i < DAEMON_SIGNAL_COUNT; i++) {
         (void) uv_signal_init(&d->loop, &d->signals[i]);
         d->signals[i].data = d;
         (void) uv_signal_start(&d->signals[i], on_signal, signals[i]);
+        uv_unref((uv_handle_t *) &d->signals[i]); /* the loop ends without them */
     }
     (void) uv_timer_init(&d->loop, &d->status_timer);
     (void) uv_timer_init(&d->loop, &d->grace_timer);
     (void) uv_prepare_init(&d->loop, &d->step);
+    watchdog_init(&d->watchdog, &d->loop, work_moves, d);
     d->status_timer.data = d->grace_timer.data = d->step.data = d;
-}
-
-/* What was built before something failed; nothing was accepted yet. */
-static void take_down(struct daemon *d)
-{
-    if (d->control != NULL)
-        control_stop(d->control, on_part_stopped, d);
-    if (d->spool != NULL)
-        spool_stop(d->spool, on_part_stopped, d);
-    if (d->dispatch != NULL)
-        dispatch_stop(d->dispatch, on_part_stopped, d);
-    if (d->queue != NULL)
-        queue_stop(d->queue, on_part_stopped, d);
-    close_own_handles(d);
 }
 
 int daemon_run(const char *config_file, struct config *config)
@@ -606,6 +413,7 @@ int daemon_run(const char *config_file, struct config *config)
         .config_at_start = config,
         .started_ms = clock_mono_ms(),
     };
+    TAILQ_INIT(&d.withdrawals);
     log_set_level((enum log_level) config->log.level);
     raise_descriptor_limit();
     if (uv_loop_init(&d.loop) < 0) {
@@ -614,6 +422,7 @@ int daemon_run(const char *config_file, struct config *config)
         return 1;
     }
     init_handles(&d);
+    journal_init(&d.journal, log_is_journal() ? JOURNAL_SOCKET : NULL);
 
     struct buf err;
     buf_init(&err, 4096);
@@ -628,10 +437,13 @@ int daemon_run(const char *config_file, struct config *config)
         dispatch_start(d.dispatch);
         log_info("daemon: pulse-canceld " PULSE_VERSION " is ready, for %s", config->api.base_url);
         notify_ready();
-        tell_status(&d);
+        daemon_tell_status(&d);
     } else {
-        take_down(&d);
+        d.exit_status = 1;
+        daemon_take_down(&d);
     }
+    /* The writer thread, which is there by now, goes on without them. */
+    mask_signals(SIG_UNBLOCK);
     (void) uv_run(&d.loop, UV_RUN_DEFAULT);
 
     control_destroy(d.control);
@@ -639,11 +451,15 @@ int daemon_run(const char *config_file, struct config *config)
     dispatch_destroy(d.dispatch);
     queue_destroy(d.queue);
     results_destroy(d.results);
+    close_signals(&d);
     (void) uv_loop_close(&d.loop);
+    journal_finish(&d.journal);
+    free(d.key_code);
+    free(d.key_trouble);
     if (d.config != d.config_at_start)
         config_unload(d.config);
     config_unload(d.config_at_start);
     if (r == 0)
         log_info("daemon: stopped");
-    return r == 0 ? d.exit_status : 1;
+    return d.exit_status;
 }

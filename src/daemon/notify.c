@@ -48,3 +48,14 @@ void notify_status(const char *text)
 {
     (void) sd_notifyf(0, "STATUS=%s", text);
 }
+
+void notify_watchdog(void)
+{
+    (void) sd_notify(0, "WATCHDOG=1");
+}
+
+uint64_t notify_watchdog_ms(void)
+{
+    uint64_t interval_us = 0;
+    return sd_watchdog_enabled(0, &interval_us) > 0 ? interval_us / 1000 : 0;
+}

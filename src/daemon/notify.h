@@ -2,6 +2,8 @@
 #ifndef PULSE_DAEMON_NOTIFY_H
 #define PULSE_DAEMON_NOTIFY_H
 
+#include <stdint.h>
+
 #include "base/buf.h"
 
 /* The listening socket that $LISTEN_FDS passes; -1 when there is none. -errno below -1 with a
@@ -13,5 +15,9 @@ void notify_ready(void);
 void notify_reloading(void);
 void notify_stopping(void);
 void notify_status(const char *text);
+void notify_watchdog(void);
+
+/* How often the service manager wants to hear notify_watchdog(); 0 = it does not. */
+uint64_t notify_watchdog_ms(void);
 
 #endif

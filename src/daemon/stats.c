@@ -39,6 +39,13 @@ static int append_storage(struct buf *b, const struct stats *s)
     return buf_printf(b, "\"spool: %s\"", strerror(-s->spool_trouble));
 }
 
+static const char *held_by(const struct stats *s)
+{
+    if (s->held)
+        return "\"operator\"";
+    return s->dispatch->key_rejected ? "\"key\"" : "null";
+}
+
 int stats_append(struct buf *b, const struct stats *s)
 {
     const struct dispatch_stats *d = s->dispatch;
@@ -55,13 +62,13 @@ int stats_append(struct buf *b, const struct stats *s)
     if (r == 0)
         r = buf_printf(b,
                        ",\"attempts\":%" PRIu64 ",\"retries\":%" PRIu64
-                       ",\"verifications\":0,\"coalesced\":%" PRIu64
+                       ",\"verifications\":%" PRIu64 ",\"coalesced\":%" PRIu64
                        ",\"spool\":{\"files\":%" PRIu64 ",\"rejected\":%" PRIu64
                        "},\"socket\":{\"clients\":%zu},\"endpoint\":\"%s\""
                        ",\"held\":%s,\"paused_until\":null,\"breaker\":\"closed\",\"storage\":",
-                       d->attempts, d->retries, s->spool.coalesced + s->control.coalesced,
-                       s->spool.files, s->spool.rejected, s->control.clients,
-                       endpoint_name(s->endpoint), s->held ? "\"operator\"" : "null");
+                       d->attempts, d->retries, d->verifications,
+                       s->spool.coalesced + s->control.coalesced, s->spool.files, s->spool.rejected,
+                       s->control.clients, endpoint_name(d->endpoint), held_by(s));
     if (r == 0)
         r = append_storage(b, s);
     if (r == 0)

@@ -15,7 +15,6 @@ struct stats {
     int64_t uptime_s;
     int64_t pending;
     uint64_t results[OUTCOME_COUNT];
-    enum endpoint endpoint;
     int64_t in_flight_limit;
     const char *storage; /* NULL = ok */
     int spool_trouble;   /* -errno, 0 = ok */

@@ -1,242 +1,121 @@
 /* What is sent when. Runs on the loop thread. Which requests are in memory, and which of them is next,
  * is the window's (window.h). */
-#include "dispatch/dispatch.h"
-
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "dispatch/window.h"
-#include "policy/endpoint.h"
-#include "policy/health.h"
-
-struct dispatch {
-    uv_loop_t *loop;
-    struct queue *queue;
-    struct http *http;
-    uv_timer_t timer; /* the one timer: whatever wakes next */
-
-    enum endpoint endpoint;
-    size_t max_in_flight;
-    unsigned max_attempts;
-    struct retry_policy retry;
-
-    struct window *window;
-    struct request_list in_flight;
-
-    bool started, held, draining, stopping;
-    void (*drained)(void *userdata);
-    void *drained_userdata;
-    void (*stopped)(void *userdata);
-    void *stopped_userdata;
-    unsigned closing;
-
-    struct health health;
-    struct dispatch_stats stats;
-};
-
-static void pump(struct dispatch *d);
+#include "dispatch/dispatch_private.h"
 
 /* --- Outcomes --- */
 
-static void set_text(char **field, const char *text)
+void dispatch_set_text(char **field, const char *text)
 {
     if (request_set_text(field, text) < 0)
         log_warning("dispatch: out of memory for a message");
 }
 
-static void settle(struct dispatch *d, struct request *req, enum outcome outcome, bool whole_chain)
+void dispatch_settle(struct dispatch *d, struct request *req, enum outcome outcome,
+                     bool whole_chain)
 {
     req->outcome = outcome;
     req->done_at_ms = clock_steady_ms();
     if (outcome == OUTCOME_CANCELLED) {
-        set_text(&req->error_code, NULL);
-        set_text(&req->error_message, NULL);
+        dispatch_set_text(&req->error_code, NULL);
+        dispatch_set_text(&req->error_message, NULL);
     }
     window_hand_over(d->window, req, WINDOW_ENDING);
     queue_settle(d->queue, req, whole_chain);
 }
 
-static void expire(void *userdata, struct request *req)
+void dispatch_expire(struct dispatch *d, struct request *req)
 {
-    struct dispatch *d = userdata;
+    if (req->trail.believed) {
+        /* The API said yes; only its word for the job's end has not come. */
+        dispatch_settle(d, req, OUTCOME_CANCELLED, false);
+        return;
+    }
     if (req->attempts == 0 && req->error_code == NULL) {
         static const char text[] = "the deadline passed before it could be tried";
-        set_text(&req->error_code, "expired");
-        set_text(&req->error_message, text);
-        set_text(&req->message, text);
+        dispatch_set_text(&req->error_code, "expired");
+        dispatch_set_text(&req->error_message, text);
+        dispatch_set_text(&req->message, text);
     }
-    settle(d, req, OUTCOME_EXPIRED, false);
+    dispatch_settle(d, req, OUTCOME_EXPIRED, false);
+}
+
+static void on_expired(void *userdata, struct request *req)
+{
+    dispatch_expire(userdata, req);
 }
 
 static void withdraw(struct dispatch *d, struct request *req)
 {
     if (req->message == NULL)
-        set_text(&req->message, "taken back before it was sent");
-    settle(d, req, OUTCOME_WITHDRAWN, false);
-}
-
-/* --- Attempts --- */
-
-static int64_t draw_delay_ms(const struct dispatch *d, unsigned attempt, int64_t retry_after_ms)
-{
-    uint64_t random;
-    arc4random_buf(&random, sizeof(random));
-    return retry_delay_ms(&d->retry, attempt, random, retry_after_ms);
-}
-
-static void try_again(struct dispatch *d, struct request *req, const struct reply *reply)
-{
-    unsigned failures = req->connect_failures > 0 ? req->connect_failures : req->attempts;
-    int64_t now_ms = clock_steady_ms();
-    req->due_at_ms = now_ms + draw_delay_ms(d, failures, reply->retry_after_ms);
-
-    /* What ends the leader alone: the next in the chain goes on when this would have been due. */
-    if (req->attempts >= d->max_attempts) {
-        settle(d, req, OUTCOME_FAILED, false);
-        return;
-    }
-    if (now_ms >= req->deadline_at_ms) {
-        expire(d, req);
-        return;
-    }
-    window_hand_over(d->window, req, WINDOW_RETURNING);
-    queue_retry(d->queue, req);
-}
-
-static void keep_judgement(struct dispatch *d, struct request *req, struct judgement *j)
-{
-    if (j->http_status != 0)
-        req->http_status = j->http_status;
-    if (j->counts) {
-        req->attempts++;
-        req->chain_attempts++;
-        req->endpoint = req->trying;
-        req->connect_failures = 0;
-        d->stats.attempts++;
-    } else {
-        req->connect_failures++;
-    }
-    /* The texts move. */
-    free(req->message);
-    req->message = j->message;
-    j->message = NULL;
-    if (j->error_code == NULL)
-        return;
-    free(req->error_code);
-    free(req->error_message);
-    req->error_code = j->error_code;
-    req->error_message = j->error_message;
-    j->error_code = j->error_message = NULL;
-}
-
-static void count_reply(struct dispatch *d, const struct reply *reply)
-{
-    if (reply->transport != TRANSPORT_OK)
-        d->stats.transport_failures++;
-    else if (reply->status > 0 && reply->status < DISPATCH_STATUS_MAX)
-        d->stats.replies[reply->status]++;
-}
-
-static void watch_health(struct dispatch *d, const struct reply *reply, const struct judgement *j)
-{
-    enum health_state before = d->health.state;
-    if (!health_note(&d->health, reply))
-        return;
-    const char *code = j->error_code != NULL ? j->error_code : "?";
-    const char *message = j->error_message != NULL ? j->error_message : "?";
-    switch (d->health.state) {
-    case HEALTH_GOOD:
-        log_info("dispatch: the API %s again",
-                 before == HEALTH_REFUSED ? "accepts the key" : "answers");
-        break;
-    case HEALTH_UNREACHABLE:
-        log_warning("dispatch: the API can't be reached, requests are tried again: %s: %s", code,
-                    message);
-        break;
-    case HEALTH_REFUSED:
-        log_warning("dispatch: the API rejects the key: %s: %s; see api.key_file, and whether the "
-                    "key is of this api.base_url's environment",
-                    code, message);
-        break;
-    }
-}
-
-static void on_reply(void *userdata, void *context, const struct reply *reply)
-{
-    struct dispatch *d = userdata;
-    struct request *req = context;
-    TAILQ_REMOVE(&d->in_flight, req, link);
-    d->stats.in_flight--;
-    count_reply(d, reply);
-
-    struct judgement j = { .verdict = VERDICT_RETRY };
-    if (verdict_judge(reply, req->job_id, &j) < 0)
-        log_warning("dispatch: out of memory for a reply; it does not count");
-    watch_health(d, reply, &j);
-    keep_judgement(d, req, &j);
-    judgement_finish(&j);
-    if (req->error_code != NULL)
-        log_debug("dispatch: %s: %s: %s", req->job_id, req->error_code,
-                  req->error_message != NULL ? req->error_message : "");
-
-    if (j.verdict == VERDICT_DONE)
-        settle(d, req, j.outcome, true);
-    else
-        try_again(d, req, reply);
-    pump(d);
-}
-
-static enum http_method method_of(enum endpoint endpoint)
-{
-    return endpoint == ENDPOINT_JOB ? HTTP_DELETE : HTTP_POST;
-}
-
-static void start_attempt(struct dispatch *d, struct request *req)
-{
-    char path[ENDPOINT_PATH_MAX];
-    endpoint_path(d->endpoint, req->job_id, path);
-
-    req->trying = d->endpoint;
-    TAILQ_INSERT_TAIL(&d->in_flight, req, link);
-    d->stats.in_flight++;
-    if (req->chain_attempts > 0 || req->connect_failures > 0)
-        d->stats.retries++;
-    if (http_send(d->http, method_of(d->endpoint), path, req) < 0) {
-        static const struct reply failed = {
-            .transport = TRANSPORT_FAILED,
-            .trouble = "out of memory for the request",
-            .body = "",
-            .api_key = "",
-        };
-        on_reply(d, req, &failed);
-    }
+        dispatch_set_text(&req->message, "taken back before it was sent");
+    dispatch_settle(d, req, OUTCOME_WITHDRAWN, false);
 }
 
 /* --- What comes next --- */
 
+enum endpoint dispatch_endpoint(const struct dispatch *d)
+{
+    switch (d->endpoint) {
+    case API_ENDPOINT_JOB:
+        return ENDPOINT_JOB;
+    case API_ENDPOINT_AUTO:
+        return d->route_gone ? ENDPOINT_JOB : ENDPOINT_CANCEL;
+    case API_ENDPOINT_CANCEL:
+        break;
+    }
+    return ENDPOINT_CANCEL;
+}
+
+void dispatch_route_note(const struct dispatch *d, char ret_name[static QUEUE_NOTE_MAX])
+{
+    (void) snprintf(ret_name, QUEUE_NOTE_MAX, "cancel route gone: %s", d->base_url);
+}
+
+bool dispatch_may_send(const struct dispatch *d)
+{
+    return !d->held && !d->key.rejected;
+}
+
+static bool has_slot(const struct dispatch *d)
+{
+    return dispatch_may_send(d) && d->stats.in_flight < (d->key.proving ? 1 : d->max_in_flight);
+}
+
 static void send_ready(struct dispatch *d)
 {
-    while (!d->held && d->stats.in_flight < d->max_in_flight) {
+    while (has_slot(d)) {
         struct request *req = window_next(d->window);
         if (req == NULL)
             return;
+        bool status_wanted = req->trail.believed || req->trail.ask;
         if (clock_steady_ms() >= req->deadline_at_ms)
-            expire(d, req);
-        else if (req->attempts >= d->max_attempts)
-            settle(d, req, OUTCOME_FAILED, false); /* it was lowered */
+            dispatch_expire(d, req);
+        else if (req->attempts >= d->max_attempts && !status_wanted)
+            dispatch_settle(d, req, OUTCOME_FAILED, false); /* it was lowered */
         else
-            start_attempt(d, req);
+            attempt_start(d, req);
     }
 }
 
 static void on_timer(uv_timer_t *timer);
 
+static int64_t next_turn_ms(const struct dispatch *d)
+{
+    int64_t window_ms = window_next_ms(d->window);
+    int64_t key_ms = key_next_ms(d);
+    return key_ms < window_ms ? key_ms : window_ms;
+}
+
 static void arm_timer(struct dispatch *d, int64_t now_ms)
 {
-    int64_t at_ms = window_next_ms(d->window);
+    int64_t at_ms = next_turn_ms(d);
     if (at_ms == INT64_MAX) {
         (void) uv_timer_stop(&d->timer);
         return;
@@ -247,8 +126,7 @@ static void arm_timer(struct dispatch *d, int64_t now_ms)
     (void) uv_timer_start(&d->timer, on_timer, delay_ms, 0);
 }
 
-/* Everything that can be done now. Cheap when there is nothing. */
-static void pump(struct dispatch *d)
+void dispatch_pump(struct dispatch *d)
 {
     if (!d->started || d->stopping)
         return;
@@ -264,12 +142,13 @@ static void pump(struct dispatch *d)
     window_turn(d->window, now_ms);
     send_ready(d);
     window_turn(d->window, now_ms);
+    key_turn(d, now_ms);
     arm_timer(d, now_ms);
 }
 
 static void on_timer(uv_timer_t *timer)
 {
-    pump(timer->data);
+    dispatch_pump(timer->data);
 }
 
 /* --- The queue's news --- */
@@ -277,7 +156,7 @@ static void on_timer(uv_timer_t *timer)
 void dispatch_accepted(struct dispatch *d, struct request *req)
 {
     window_accepted(d->window, req);
-    pump(d);
+    dispatch_pump(d);
 }
 
 void dispatch_retried(struct dispatch *d, struct request *req)
@@ -286,32 +165,32 @@ void dispatch_retried(struct dispatch *d, struct request *req)
         withdraw(d, req);
     else
         window_returned(d->window, req);
-    pump(d);
+    dispatch_pump(d);
 }
 
 void dispatch_promoted(struct dispatch *d, struct request *req)
 {
     window_promoted(d->window, req);
-    pump(d);
+    dispatch_pump(d);
 }
 
 void dispatch_ended(struct dispatch *d, int64_t seq)
 {
     window_ended(d->window, seq);
-    pump(d);
+    dispatch_pump(d);
 }
 
 void dispatch_fetched(struct dispatch *d, enum queue_order order, int status,
                       struct request **requests, size_t n, int64_t next_at_ms)
 {
     window_fetched(d->window, order, status, requests, n, next_at_ms);
-    pump(d);
+    dispatch_pump(d);
 }
 
 void dispatch_storage(struct dispatch *d, bool usable)
 {
     window_storage(d->window, usable);
-    pump(d);
+    dispatch_pump(d);
 }
 
 /* --- Administration --- */
@@ -319,13 +198,19 @@ void dispatch_storage(struct dispatch *d, bool usable)
 void dispatch_hold(struct dispatch *d, bool held)
 {
     d->held = held;
-    pump(d);
+    dispatch_pump(d);
+}
+
+void dispatch_resume(struct dispatch *d)
+{
+    key_resume(d);
+    dispatch_pump(d);
 }
 
 void dispatch_flush(struct dispatch *d)
 {
     window_flush(d->window);
-    pump(d);
+    dispatch_pump(d);
 }
 
 bool dispatch_withdraw(struct dispatch *d, struct request *req)
@@ -362,25 +247,37 @@ int dispatch_leader_state(const struct dispatch *d, int64_t seq)
     return (int) window_get(d->window, seq)->state;
 }
 
+bool dispatch_is_stuck(const struct dispatch *d, int64_t late_ms)
+{
+    if (!d->started || d->draining || d->stopping)
+        return false;
+    return (has_slot(d) && window_has_next(d->window)) ||
+           next_turn_ms(d) < clock_steady_ms() - late_ms;
+}
+
 const struct dispatch_stats *dispatch_get_stats(struct dispatch *d)
 {
     d->stats.waiting = window_waiting(d->window);
+    d->stats.endpoint = dispatch_endpoint(d);
+    d->stats.key_rejected = d->key.rejected;
     return &d->stats;
 }
 
 /* --- Life --- */
 
-int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue)
+int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue,
+                    const struct dispatch_host *host)
 {
     struct dispatch *d = calloc(1, sizeof(*d));
     if (d == NULL)
         return -ENOMEM;
     d->loop = loop;
     d->queue = queue;
+    d->host = *host;
     TAILQ_INIT(&d->in_flight);
-    int r = window_create(&d->window, queue, expire, d);
+    int r = window_create(&d->window, queue, on_expired, d);
     if (r == 0)
-        r = http_create(&d->http, loop, on_reply, d);
+        r = http_create(&d->http, loop, attempt_answered, d);
     if (r < 0) {
         window_destroy(d->window);
         free(d);
@@ -394,25 +291,38 @@ int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue)
 
 int dispatch_configure(struct dispatch *d, const struct dispatch_options *options)
 {
+    char *base_url = strdup(options->http.base_url);
+    if (base_url == NULL)
+        return -ENOMEM;
     struct http_options http = options->http;
     http.max_connections = (int64_t) options->max_in_flight;
     int r = http_configure(d->http, &http);
-    if (r < 0)
+    if (r < 0) {
+        free(base_url);
         return r;
+    }
+    free(d->base_url);
+    d->base_url = base_url;
+    char name[QUEUE_NOTE_MAX];
+    dispatch_route_note(d, name);
+    d->route_gone = queue_note(d->queue, name) != 0;
     d->endpoint = options->endpoint;
+    d->verify = options->verify;
+    d->on_unauthorized = options->on_unauthorized;
     d->max_in_flight = options->max_in_flight;
     d->max_attempts = options->max_attempts;
     d->retry = options->retry;
-    pump(d);
+    dispatch_pump(d);
     return 0;
 }
 
 void dispatch_start(struct dispatch *d)
 {
     window_start(d->window);
-    d->held = queue_held_at_start(d->queue);
+    d->unclean_seq = queue_unclean_seq(d->queue);
+    d->held = queue_note(d->queue, "held") != 0;
     d->started = true;
-    pump(d);
+    dispatch_pump(d);
 }
 
 void dispatch_drain(struct dispatch *d, void (*drained)(void *userdata), void *userdata)
@@ -421,7 +331,7 @@ void dispatch_drain(struct dispatch *d, void (*drained)(void *userdata), void *u
     d->drained = drained;
     d->drained_userdata = userdata;
     (void) uv_timer_stop(&d->timer);
-    pump(d);
+    dispatch_pump(d);
 }
 
 static void one_closed(void *userdata)
@@ -451,11 +361,8 @@ void dispatch_destroy(struct dispatch *d)
     if (d == NULL)
         return;
     http_destroy(d->http);
-    struct request *req;
-    while ((req = TAILQ_FIRST(&d->in_flight)) != NULL) {
-        TAILQ_REMOVE(&d->in_flight, req, link);
-        request_destroy(req);
-    }
+    attempt_drop_all(d);
+    free(d->base_url);
     window_destroy(d->window);
     free(d);
 }

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "dispatch/http.h"
+#include "model/config.h"
 #include "model/request.h"
 #include "policy/retry.h"
 #include "queue/queue.h"
@@ -21,7 +22,9 @@ struct dispatch;
 
 struct dispatch_options {
     struct http_options http; /* max_connections is set from max_in_flight */
-    enum endpoint endpoint;
+    enum api_endpoint endpoint;
+    enum api_verify verify;
+    enum api_on_unauthorized on_unauthorized;
     size_t max_in_flight;
     unsigned max_attempts;
     struct retry_policy retry;
@@ -29,17 +32,30 @@ struct dispatch_options {
 
 #define DISPATCH_STATUS_MAX 1000
 
+/* What dispatch needs of others. */
+struct dispatch_host {
+    /* Reads the key file anew. True when it has another key, which is then configured already. */
+    bool (*renew_key)(void *userdata);
+    /* The API rejects the key, and sending has stopped: its code and message. Or NULL: it goes on. */
+    void (*key_changed)(void *userdata, const char *code, const char *message);
+    void *userdata;
+};
+
 struct dispatch_stats {
     size_t in_flight;
+    enum endpoint endpoint; /* in use */
+    bool key_rejected;
     size_t waiting;                        /* for a retry; on disk too */
     uint64_t attempts;                     /* counted ones */
-    uint64_t retries;                      /* exchanges that were not a request's first */
+    uint64_t retries;                      /* attempts that were not a request's first */
+    uint64_t verifications;                /* questions for a job's status */
     uint64_t replies[DISPATCH_STATUS_MAX]; /* by HTTP status */
     uint64_t transport_failures;
 };
 
 /* 0 or -errno. */
-int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue);
+int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue,
+                    const struct dispatch_host *host);
 
 /* Copied; for attempts that start from now on. 0 or -ENOMEM, and the old options stay. */
 int dispatch_configure(struct dispatch *d, const struct dispatch_options *options);
@@ -70,6 +86,9 @@ void dispatch_storage(struct dispatch *d, bool usable);
 /* Nothing more is sent until it is released; what is in flight goes on. */
 void dispatch_hold(struct dispatch *d, bool held);
 
+/* A rejected key may be good by now: sending goes on, one request first. */
+void dispatch_resume(struct dispatch *d);
+
 /* Every waiting retry is due now: the ones in memory at once, the others by fetching them anew. For
  * after queue_flush(). */
 void dispatch_flush(struct dispatch *d);
@@ -81,6 +100,11 @@ bool dispatch_withdraw(struct dispatch *d, struct request *req);
 
 /* enum request_state of a leading request in memory, or -1. */
 int dispatch_leader_state(const struct dispatch *d, int64_t seq);
+
+/* Whether something that could be done is not being done: a request that is ready while a slot is free
+ * and nothing is held, or a time that passed more than `late_ms` ago. Between two turns of the loop
+ * that is never so, and while requests are accepted only for a moment. */
+bool dispatch_is_stuck(const struct dispatch *d, int64_t late_ms);
 
 const struct dispatch_stats *dispatch_get_stats(struct dispatch *d);
 

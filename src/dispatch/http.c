@@ -1,9 +1,4 @@
-/* libcurl's multi interface on a libuv loop. Runs on the loop thread.
- *
- * curl's own connections keep their poll handle from opening to closing of the socket, also while
- * they are idle between two requests: that saves two epoll_ctl() a request. The sockets that curl
- * polls without having opened them through us (its resolver's) lose it when curl says REMOVE, since
- * nobody tells when they are closed. */
+/* Exchanges, what they are made with, and what came of them. Runs on the loop thread. */
 #include "dispatch/http.h"
 
 #include <errno.h>
@@ -12,20 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <curl/curl.h>
 
 #include "base/buf.h"
-#include "base/log.h"
+#include "dispatch/http_private.h"
 
 /* What is the same for all exchanges that began under one configuration. */
 struct profile {
     size_t refs;
     char *base_url;
     char *ca_file;
-    char *proxy;
+    char *proxy; /* without user and password */
+    /* Still percent-encoded; NULL = none. */
+    char *proxy_user;
+    char *proxy_password;
     char *api_key;
     long connect_timeout_ms;
     long timeout_ms;
@@ -39,39 +35,31 @@ struct exchange {
     CURL *easy;
     struct buf body;
     bool head_complete; /* the empty line after the headers came */
+    unsigned sends;     /* curl sends again by itself when a kept connection proves to be dead */
+    bool too_long;      /* the body has more than fits */
     void *context;
     char trouble[CURL_ERROR_SIZE];
     TAILQ_ENTRY(exchange) link;
 };
 TAILQ_HEAD(exchange_list, exchange);
 
-struct sock {
-    uv_poll_t poll;
-    struct http *http;
-    curl_socket_t fd;
-    bool ours;   /* made by on_open_socket() */
-    bool wanted; /* curl waits for it; otherwise it is a connection at rest */
-    int events;
-};
-
 struct http {
-    uv_loop_t *loop;
-    CURLM *multi;
+    struct http_loop loop;
     http_done_fn done;
     void *userdata;
-    uv_timer_t timer;
     struct profile *profile;
     struct exchange_list active;
     struct exchange_list idle;
-    struct sock **socks; /* by descriptor */
-    size_t n_socks;
-    size_t open_handles;
-    bool stopping;
-    void (*stopped)(void *userdata);
-    void *stopped_userdata;
 };
 
 /* --- Profiles --- */
+
+static void free_secret(char *text)
+{
+    if (text != NULL)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
 
 static void profile_unref(struct profile *p)
 {
@@ -80,9 +68,9 @@ static void profile_unref(struct profile *p)
     free(p->base_url);
     free(p->ca_file);
     free(p->proxy);
-    if (p->api_key != NULL)
-        explicit_bzero(p->api_key, strlen(p->api_key));
-    free(p->api_key);
+    free_secret(p->proxy_user);
+    free_secret(p->proxy_password);
+    free_secret(p->api_key);
     for (struct curl_slist *s = p->headers; s != NULL; s = s->next)
         explicit_bzero(s->data, strlen(s->data)); /* the key is among them */
     curl_slist_free_all(p->headers);
@@ -116,6 +104,29 @@ static int make_headers(struct profile *p, const char *api_key)
     return r;
 }
 
+/* curl gets user and password apart: it shows a proxy's URL in its messages, and goes past a proxy
+ * whose user or password it can't decode. */
+static int set_proxy(struct profile *p, const char *url)
+{
+    const char *scheme_end = strstr(url, "://");
+    const char *user = scheme_end != NULL ? scheme_end + 3 : url;
+    const char *at = memrchr(user, '@', strcspn(user, "/?#"));
+    if (at == NULL) {
+        p->proxy = strdup(url);
+        return p->proxy != NULL ? 0 : -ENOMEM;
+    }
+    size_t user_len = strcspn(user, ":@");
+    const char *password = user[user_len] == ':' ? user + user_len + 1 : at;
+    p->proxy_user = strndup(user, user_len);
+    p->proxy_password = strndup(password, (size_t) (at - password));
+    if (p->proxy_user == NULL || p->proxy_password == NULL ||
+        asprintf(&p->proxy, "%.*s%s", (int) (user - url), url, at + 1) < 0) {
+        p->proxy = NULL;
+        return -ENOMEM;
+    }
+    return 0;
+}
+
 static struct profile *profile_create(const struct http_options *options)
 {
     struct profile *p = calloc(1, sizeof(*p));
@@ -125,110 +136,16 @@ static struct profile *profile_create(const struct http_options *options)
         .refs = 1,
         .base_url = strdup(options->base_url),
         .ca_file = strdup(options->ca_file),
-        .proxy = strdup(options->proxy),
         .api_key = strdup(options->api_key),
         .connect_timeout_ms = (long) options->connect_timeout_ms,
         .timeout_ms = (long) options->timeout_ms,
     };
-    if (p->base_url == NULL || p->ca_file == NULL || p->proxy == NULL || p->api_key == NULL ||
-        make_headers(p, options->api_key) < 0) {
+    if (p->base_url == NULL || p->ca_file == NULL || p->api_key == NULL ||
+        set_proxy(p, options->proxy) < 0 || make_headers(p, options->api_key) < 0) {
         profile_unref(p);
         return NULL;
     }
     return p;
-}
-
-/* --- Sockets --- */
-
-static void on_sock_closed(uv_handle_t *handle);
-
-static void sock_close(struct sock *s)
-{
-    s->http->socks[s->fd] = NULL;
-    uv_close((uv_handle_t *) &s->poll, on_sock_closed);
-}
-
-static struct sock *sock_find(struct http *h, curl_socket_t fd)
-{
-    return (size_t) fd < h->n_socks ? h->socks[fd] : NULL;
-}
-
-static struct sock *sock_create(struct http *h, curl_socket_t fd, bool ours)
-{
-    if ((size_t) fd >= h->n_socks) {
-        size_t n = (size_t) fd * 2 + 16;
-        struct sock **grown = realloc(h->socks, n * sizeof(*grown));
-        if (grown == NULL)
-            return NULL;
-        memset(grown + h->n_socks, 0, (n - h->n_socks) * sizeof(*grown));
-        h->socks = grown;
-        h->n_socks = n;
-    }
-    struct sock *s = calloc(1, sizeof(*s));
-    if (s == NULL)
-        return NULL;
-    *s = (struct sock){ .http = h, .fd = fd, .ours = ours };
-    if (uv_poll_init_socket(h->loop, &s->poll, fd) < 0) {
-        free(s);
-        return NULL;
-    }
-    s->poll.data = s;
-    h->socks[fd] = s;
-    h->open_handles++;
-    return s;
-}
-
-static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose,
-                                    struct curl_sockaddr *address)
-{
-    struct http *h = userdata;
-    (void) purpose;
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                    address->protocol);
-    if (fd < 0)
-        return CURL_SOCKET_BAD;
-    if (sock_create(h, fd, true) == NULL) {
-        (void) close(fd);
-        return CURL_SOCKET_BAD;
-    }
-    return fd;
-}
-
-static int on_close_socket(void *userdata, curl_socket_t fd)
-{
-    struct sock *s = sock_find(userdata, fd);
-    if (s != NULL)
-        sock_close(s); /* stops polling at once; the memory goes later */
-    return close(fd);
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events);
-
-static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *userdata,
-                          void *socket_userdata)
-{
-    struct http *h = userdata;
-    (void) easy;
-    (void) socket_userdata;
-    struct sock *s = sock_find(h, fd);
-
-    if (what == CURL_POLL_REMOVE) {
-        if (s != NULL && s->ours)
-            s->wanted = false;
-        else if (s != NULL)
-            sock_close(s);
-        return 0;
-    }
-    if (s == NULL)
-        s = sock_create(h, fd, false);
-    if (s == NULL)
-        return -1;
-    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-    s->wanted = true;
-    if (events == s->events)
-        return 0;
-    s->events = events;
-    return uv_poll_start(&s->poll, events, on_poll) < 0 ? -1 : 0;
 }
 
 /* --- Exchanges --- */
@@ -244,10 +161,17 @@ static void exchange_destroy(struct exchange *x)
     free(x);
 }
 
+/* What is not taken ends the exchange, and its connection with it. */
 static size_t on_body(char *data, size_t size, size_t n, void *userdata)
 {
     struct exchange *x = userdata;
-    return buf_append(&x->body, data, size * n) == 0 ? size * n : 0;
+    size_t len = size * n, room = HTTP_BODY_MAX - x->body.len;
+    x->too_long = len > room;
+    if (buf_append(&x->body, data, x->too_long ? room : len) < 0) {
+        x->too_long = false;
+        return 0;
+    }
+    return x->too_long ? 0 : len;
 }
 
 /* curl takes a connection that is closed amid the headers for the end of the reply. */
@@ -259,6 +183,18 @@ static size_t on_header(char *line, size_t size, size_t n, void *userdata)
     else if (n > 0 && (line[0] == '\r' || line[0] == '\n'))
         x->head_complete = true;
     return size * n;
+}
+
+/* The request is about to go out. */
+static int on_send(void *userdata, char *ip, char *local_ip, int port, int local_port)
+{
+    struct exchange *x = userdata;
+    (void) ip;
+    (void) local_ip;
+    (void) port;
+    (void) local_port;
+    x->sends++;
+    return CURL_PREREQFUNC_OK;
 }
 
 static CURLcode set_options(struct exchange *x)
@@ -278,6 +214,10 @@ static CURLcode set_options(struct exchange *x)
     /* Both "" rather than unset: otherwise curl looks into the environment. */
     SET(CURLOPT_PROXY, p->proxy);
     SET(CURLOPT_NOPROXY, "");
+    SET(CURLOPT_PROXYUSERNAME, p->proxy_user);
+    SET(CURLOPT_PROXYPASSWORD, p->proxy_password);
+    /* The key is not for a proxy that only has to make a tunnel. */
+    SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     if (p->ca_file[0] != '\0') {
@@ -289,16 +229,14 @@ static CURLcode set_options(struct exchange *x)
     SET(CURLOPT_HTTPHEADER, p->headers);
     SET(CURLOPT_CONNECTTIMEOUT_MS, p->connect_timeout_ms);
     SET(CURLOPT_TIMEOUT_MS, p->timeout_ms);
+    SET(CURLOPT_PREREQFUNCTION, on_send);
+    SET(CURLOPT_PREREQDATA, x);
     SET(CURLOPT_WRITEFUNCTION, on_body);
     SET(CURLOPT_WRITEDATA, x);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, x);
-    SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-    SET(CURLOPT_OPENSOCKETDATA, x->http);
-    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
-    SET(CURLOPT_CLOSESOCKETDATA, x->http);
 #undef SET
-    return rc;
+    return rc == CURLE_OK ? http_loop_adopt(&x->http->loop, easy) : rc;
 }
 
 static CURLcode set_request(struct exchange *x, enum http_method method, const char *url)
@@ -358,7 +296,8 @@ static void exchange_put(struct exchange *x)
         return;
     }
     buf_clear(&x->body);
-    x->head_complete = false;
+    x->head_complete = x->too_long = false;
+    x->sends = 0;
     x->trouble[0] = '\0';
     TAILQ_INSERT_HEAD(&h->idle, x, link);
 }
@@ -375,7 +314,7 @@ int http_send(struct http *h, enum http_method method, const char *path, void *c
     bool ok = buf_append_str(&url, x->profile->base_url) == 0 && buf_append_str(&url, path) == 0 &&
               buf_cstr(&url) != NULL && set_request(x, method, buf_cstr(&url)) == CURLE_OK;
     buf_finish(&url);
-    if (!ok || curl_multi_add_handle(h->multi, x->easy) != CURLM_OK) {
+    if (!ok || curl_multi_add_handle(h->loop.multi, x->easy) != CURLM_OK) {
         exchange_destroy(x);
         return -ENOMEM;
     }
@@ -409,9 +348,19 @@ static enum transport transport_of(CURLcode rc)
 
 static const char *trouble_of(const struct exchange *x, CURLcode rc)
 {
-    if (rc == CURLE_WRITE_ERROR)
+    if (x->too_long)
         return "the reply's body is longer than 64 KiB";
+    if (rc == CURLE_WRITE_ERROR)
+        return "out of memory for the reply";
     return x->trouble[0] != '\0' ? x->trouble : curl_easy_strerror(rc);
+}
+
+/* NULL when there is none; valid until the handle is used again. */
+static const char *header_of(CURL *easy, const char *name)
+{
+    struct curl_header *header;
+    return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) == CURLHE_OK ? header->value
+                                                                                   : NULL;
 }
 
 /* curl reads a number of seconds that is too large for it as none. */
@@ -419,17 +368,17 @@ static int64_t retry_after_of(CURL *easy)
 {
     curl_off_t seconds = 0;
     (void) curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &seconds);
-    struct curl_header *header;
-    if (seconds == 0 &&
-        curl_easy_header(easy, "Retry-After", 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
-        strlen(header->value) > 9 && strspn(header->value, "0123456789") == strlen(header->value))
+    const char *text = seconds == 0 ? header_of(easy, "Retry-After") : NULL;
+    if (text != NULL && strlen(text) > 9 && strspn(text, "0123456789") == strlen(text))
         seconds = INT32_MAX;
     return (int64_t) (seconds < INT32_MAX ? seconds : INT32_MAX) * 1000;
 }
 
-static void finish_exchange(struct exchange *x, CURLcode rc)
+static void on_done(void *userdata, CURL *easy, CURLcode rc)
 {
-    struct http *h = x->http;
+    struct http *h = userdata;
+    struct exchange *x = NULL;
+    (void) curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &x);
     long status = 0, request_size = 0;
     if (rc == CURLE_OK && !x->head_complete) {
         (void) strcpy(x->trouble, "the reply ends amid its headers");
@@ -441,80 +390,25 @@ static void finish_exchange(struct exchange *x, CURLcode rc)
     (void) curl_easy_getinfo(x->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer_us);
     struct reply reply = {
         .transport = transport_of(rc),
+        /* The size counts CONNECT too, but only a connection that is up begins a transfer. */
         .sent = request_size > 0 && pretransfer_us > 0,
+        .resent = x->sends > 1,
         .trouble = rc != CURLE_OK ? trouble_of(x, rc) : NULL,
         .status = (int) status,
         .body = x->body.len > 0 ? x->body.data : "",
         .body_len = x->body.len,
+        .truncated = x->too_long,
         .api_key = x->profile->api_key,
-        .retry_after_ms = status >= 300 ? retry_after_of(x->easy) : 0,
     };
-    (void) curl_multi_remove_handle(h->multi, x->easy);
+    if (status > 0) {
+        reply.retry_after_ms = retry_after_of(x->easy);
+        reply.deprecation = header_of(x->easy, "Deprecation");
+        reply.sunset = header_of(x->easy, "Sunset");
+    }
+    (void) curl_multi_remove_handle(h->loop.multi, x->easy);
     TAILQ_REMOVE(&h->active, x, link);
     h->done(h->userdata, x->context, &reply);
     exchange_put(x);
-}
-
-static void drain(struct http *h)
-{
-    int left;
-    CURLMsg *msg;
-    while ((msg = curl_multi_info_read(h->multi, &left)) != NULL) {
-        if (msg->msg != CURLMSG_DONE)
-            continue;
-        /* `msg` is gone once the handle is removed. */
-        CURLcode rc = msg->data.result;
-        struct exchange *x = NULL;
-        (void) curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &x);
-        finish_exchange(x, rc);
-    }
-}
-
-/* --- The loop --- */
-
-static void act(struct http *h, curl_socket_t fd, int mask)
-{
-    int running;
-    (void) curl_multi_socket_action(h->multi, fd, mask, &running);
-    drain(h);
-}
-
-static void on_poll(uv_poll_t *poll, int status, int events)
-{
-    struct sock *s = poll->data;
-    struct http *h = s->http;
-    if (!s->wanted) {
-        /* The server closed a connection at rest, or talks out of turn: curl finds out when it
-         * wants to use it. */
-        s->events = 0;
-        (void) uv_poll_stop(poll);
-        return;
-    }
-    int mask = (events & UV_READABLE ? CURL_CSELECT_IN : 0) |
-               (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
-    if (status < 0) {
-        s->events = 0; /* libuv has stopped the handle */
-        /* A whole reply may lie before the error, as when the server resets after it. */
-        mask = CURL_CSELECT_IN | CURL_CSELECT_ERR;
-    }
-    act(h, s->fd, mask); /* may close `s` */
-}
-
-static void on_timer(uv_timer_t *timer)
-{
-    act(timer->data, CURL_SOCKET_TIMEOUT, 0);
-}
-
-/* No curl function may be called from here (curl issue 3537). */
-static int on_curl_timer(CURLM *multi, long timeout_ms, void *userdata)
-{
-    struct http *h = userdata;
-    (void) multi;
-    if (timeout_ms < 0)
-        (void) uv_timer_stop(&h->timer);
-    else if (!uv_is_closing((uv_handle_t *) &h->timer))
-        (void) uv_timer_start(&h->timer, on_timer, (uint64_t) timeout_ms, 0);
-    return 0;
 }
 
 /* --- Life --- */
@@ -524,7 +418,6 @@ int http_create(struct http **ret, uv_loop_t *loop, http_done_fn done, void *use
     struct http *h = calloc(1, sizeof(*h));
     if (h == NULL)
         return -ENOMEM;
-    h->loop = loop;
     h->done = done;
     h->userdata = userdata;
     TAILQ_INIT(&h->active);
@@ -533,20 +426,12 @@ int http_create(struct http **ret, uv_loop_t *loop, http_done_fn done, void *use
         free(h);
         return -ENOMEM;
     }
-    h->multi = curl_multi_init();
-    if (h->multi == NULL) {
+    int r = http_loop_init(&h->loop, loop, on_done, h);
+    if (r < 0) {
         curl_global_cleanup();
         free(h);
-        return -ENOMEM;
+        return r;
     }
-    (void) curl_multi_setopt(h->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
-    (void) curl_multi_setopt(h->multi, CURLMOPT_SOCKETDATA, h);
-    (void) curl_multi_setopt(h->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
-    (void) curl_multi_setopt(h->multi, CURLMOPT_TIMERDATA, h);
-    (void) curl_multi_setopt(h->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
-    (void) uv_timer_init(loop, &h->timer);
-    h->timer.data = h;
-    h->open_handles = 1;
     *ret = h;
     return 0;
 }
@@ -568,49 +453,20 @@ int http_configure(struct http *h, const struct http_options *options)
     drop_idle(h);
     profile_unref(h->profile);
     h->profile = p;
-    (void) curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long) options->max_connections);
+    (void) curl_multi_setopt(h->loop.multi, CURLMOPT_MAXCONNECTS, (long) options->max_connections);
     return 0;
-}
-
-static void handle_closed(struct http *h)
-{
-    if (--h->open_handles == 0 && h->stopping)
-        h->stopped(h->stopped_userdata);
-}
-
-static void on_sock_closed(uv_handle_t *handle)
-{
-    struct sock *s = handle->data;
-    struct http *h = s->http;
-    free(s);
-    handle_closed(h);
-}
-
-static void on_timer_closed(uv_handle_t *handle)
-{
-    handle_closed(handle->data);
 }
 
 void http_stop(struct http *h, void (*stopped)(void *userdata), void *userdata)
 {
-    h->stopping = true;
-    h->stopped = stopped;
-    h->stopped_userdata = userdata;
-
     struct exchange *x;
     while ((x = TAILQ_FIRST(&h->active)) != NULL) {
         TAILQ_REMOVE(&h->active, x, link);
-        (void) curl_multi_remove_handle(h->multi, x->easy);
+        (void) curl_multi_remove_handle(h->loop.multi, x->easy);
         exchange_destroy(x);
     }
     drop_idle(h);
-    /* Closes the connections, and so calls back for each socket; resolver sockets too. */
-    (void) curl_multi_cleanup(h->multi);
-    h->multi = NULL;
-    for (size_t i = 0; i < h->n_socks; i++)
-        if (h->socks[i] != NULL)
-            sock_close(h->socks[i]);
-    uv_close((uv_handle_t *) &h->timer, on_timer_closed);
+    http_loop_stop(&h->loop, stopped, userdata);
 }
 
 void http_destroy(struct http *h)
@@ -618,7 +474,7 @@ void http_destroy(struct http *h)
     if (h == NULL)
         return;
     profile_unref(h->profile);
-    free(h->socks);
+    http_loop_finish(&h->loop);
     free(h);
     curl_global_cleanup();
 }

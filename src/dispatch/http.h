@@ -12,7 +12,8 @@
 
 #include "policy/verdict.h"
 
-/* A reply body is read up to this many bytes; a longer one is a transport failure. */
+/* A reply body is read up to this many bytes; a longer one is a transport failure that has its
+ * beginning. */
 #define HTTP_BODY_MAX 65536
 
 struct http;

@@ -164,6 +164,11 @@ struct request *window_next(struct window *w)
     return req;
 }
 
+bool window_has_next(const struct window *w)
+{
+    return w->n_fresh > 0 || w->n_due > 0;
+}
+
 void window_hand_over(struct window *w, struct request *req, enum window_place place)
 {
     become(w, req, place == WINDOW_ENDING ? REQUEST_DONE : REQUEST_WAITING);
@@ -180,6 +185,17 @@ struct request *window_take(struct window *w, int64_t seq)
 void window_recall(struct window *w, int64_t seq)
 {
     live_put(w, seq, WINDOW_RECALLED);
+}
+
+const char *window_peek(const struct window *w)
+{
+    const struct request *req = TAILQ_FIRST(&w->fresh);
+    if (req == NULL)
+        req = TAILQ_FIRST(&w->due);
+    struct heap_node *node = heap_min(&w->waiting);
+    if (req == NULL && node != NULL)
+        req = request_of(node);
+    return req != NULL ? req->job_id : NULL;
 }
 
 /* --- Finding the others --- */

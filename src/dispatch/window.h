@@ -54,10 +54,15 @@ void window_storage(struct window *w, bool usable);
 /* The next one to be sent, NULL when there is none. It is in flight from now on, and owned by the
  * caller; the window still knows it. */
 struct request *window_next(struct window *w);
+bool window_has_next(const struct window *w);
 /* In flight no more, and handed over to the queue: to be settled, or to come back and wait. */
 void window_hand_over(struct window *w, struct request *req, enum window_place place);
 
 /* --- Looking up --- */
+
+/* The job of one that is not in flight, for something to ask the API about; NULL when none is in
+ * memory. */
+const char *window_peek(const struct window *w);
 
 enum window_place window_place(const struct window *w, int64_t seq);
 /* WINDOW_HERE: the request, still the window's, or in flight. */

@@ -55,6 +55,8 @@ struct call *call_create(struct client *client, enum call_form form, const char 
     }
     if (form != CALL_SILENT)
         client->n_answers++;
+    if (call->id != NULL)
+        call_hold(call, strlen(call->id));
     call_set_load(call, (struct call_load){ .weight = 1 });
     return call;
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/json.h"
 #include "base/uuid.h"
 #include "intake/client.h"
 #include "intake/control_core.h"
@@ -57,13 +56,7 @@ static void cancel_abandon(void *owner)
 
 static int append_accepted(struct buf *b, const struct request *req, bool coalesced)
 {
-    int r = buf_append_str(b, "{\"request_id\":");
-    if (r == 0)
-        r = json_append_cstr(b, req->request_id);
-    if (r == 0)
-        r = buf_append_str(b, ",\"job_id\":");
-    if (r == 0)
-        r = json_append_cstr(b, req->job_id);
+    int r = methods_append_accepted(b, req);
     if (r == 0)
         r = buf_append_str(b, ",\"state\":\"queued\",\"coalesced\":");
     if (r == 0)

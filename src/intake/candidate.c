@@ -14,6 +14,8 @@
 
 #define WAIT_MIN_MS 50
 #define WRITER_WAIT_FACTOR_MAX 16
+/* One who opens a file to read it, and makes it thereby, closes it without an event for us. */
+#define OPENED_WAIT_MAX_MS ((int64_t) 3600 * 1000)
 
 static bool same_time(const struct timespec *a, const struct timespec *b)
 {
@@ -33,6 +35,7 @@ static int64_t unsettled_ms(const struct stat *st, int64_t settle_ms, struct can
         !same_time(&look->mtime, &st->st_mtim) || !same_time(&look->ctime, &st->st_ctim)) {
         *look = (struct candidate_look){
             .changed_at_ms = now_ms,
+            .opened_at_ms = look->opened_at_ms,
             .mtime = st->st_mtim,
             .ctime = st->st_ctim,
             .size = st->st_size,
@@ -57,6 +60,14 @@ static enum candidate_verdict wait_for_writer(int64_t settle_ms, struct candidat
     return CANDIDATE_LATER;
 }
 
+/* Where leases can't tell. */
+static enum candidate_verdict without_lease(int64_t settle_ms, struct candidate_look *look)
+{
+    if (look->opened_at_ms != 0 && clock_mono_ms() - look->opened_at_ms < OPENED_WAIT_MAX_MS)
+        return wait_for_writer(settle_ms, look);
+    return CANDIDATE_RIPE;
+}
+
 enum candidate_verdict candidate_look(int dir_fd, const char *name, int64_t settle_ms,
                                       struct candidate_look *look, struct stat *ret_stat)
 {
@@ -76,12 +87,13 @@ enum candidate_verdict candidate_look(int dir_fd, const char *name, int64_t sett
     if (fd < 0) {
         /* Not readable: an empty file needs not be, and others are rejected. */
         if (errno == EACCES || errno == EPERM)
-            return CANDIDATE_RIPE;
+            return without_lease(settle_ms, look);
         return errno == ENOENT ? CANDIDATE_GONE : wait_for_writer(settle_ms, look);
     }
-    /* Where leases are not to be had, settling is all there is. */
     int r = fs_no_writer(fd);
     (void) close(fd);
+    if (r < 0)
+        return without_lease(settle_ms, look);
     return r == 0 ? wait_for_writer(settle_ms, look) : CANDIDATE_RIPE;
 }
 
@@ -156,6 +168,26 @@ void candidates_remove(struct candidates *cs, const char *name)
     TAILQ_REMOVE(&cs->list, c, link);
     cs->n--;
     free(c);
+}
+
+void candidates_opened(struct candidates *cs, const char *name, int64_t now_ms)
+{
+    struct candidate *c = find(cs, name, spool_name_hash(name));
+    if (c != NULL && c->look.changed_at_ms == 0)
+        c->look.opened_at_ms = now_ms;
+}
+
+bool candidates_has_opened(const struct candidates *cs, const char *name)
+{
+    const struct candidate *c = find(cs, name, spool_name_hash(name));
+    return c != NULL && c->look.opened_at_ms != 0;
+}
+
+void candidates_forget_opened(struct candidates *cs)
+{
+    struct candidate *c;
+    TAILQ_FOREACH(c, &cs->list, link)
+        c->look.opened_at_ms = 0;
 }
 
 struct candidate *candidates_take_due(struct candidates *cs, int64_t now_ms)

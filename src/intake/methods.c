@@ -32,6 +32,16 @@ enum request_state methods_state(const struct control *c, const struct request *
     return (enum request_state) state;
 }
 
+int methods_append_accepted(struct buf *b, const struct request *req)
+{
+    int r = buf_append_str(b, "{\"request_id\":");
+    if (r == 0)
+        r = json_append_cstr(b, req->request_id);
+    if (r == 0)
+        r = buf_append_str(b, ",\"job_id\":");
+    return r == 0 ? json_append_cstr(b, req->job_id) : r;
+}
+
 /* Ends the call with the text, or with an error if making it failed. */
 static void finish(struct call *call, struct buf *result, int r)
 {
@@ -60,6 +70,7 @@ bool methods_refuse_in_trouble(struct call *call)
 
 void methods_refuse(struct call *call, int r)
 {
+    const char *trouble;
     switch (-r) {
     case EXFULL:
         call_error(call, RPC_QUEUE_FULL,
@@ -72,7 +83,10 @@ void methods_refuse(struct call *call, int r)
         call_error(call, RPC_SHUTTING_DOWN, NULL);
         break;
     case EIO:
-        call_error(call, RPC_STORAGE_UNAVAILABLE, queue_storage_trouble(call->control->queue));
+        trouble = queue_storage_trouble(call->control->queue);
+        /* A commit that failed is told before the trouble that it shows. */
+        call_error(call, RPC_STORAGE_UNAVAILABLE,
+                   trouble != NULL ? trouble : "the database can't be written");
         break;
     default:
         call_error(call, RPC_INTERNAL, strerror(-r));
@@ -132,7 +146,7 @@ static void on_status_read(struct queue_query *query, int status, void *userdata
         return;
     }
     if (status < 0) {
-        call_error(call, RPC_STORAGE_UNAVAILABLE, "the queue can't be read");
+        call_error(call, RPC_STORAGE_UNAVAILABLE, "the database can't be read");
         return;
     }
     struct buf result;

@@ -7,6 +7,7 @@
 
 #include <json-c/json.h>
 
+#include "base/buf.h"
 #include "intake/call.h"
 #include "intake/control_core.h"
 #include "intake/line.h"
@@ -25,6 +26,10 @@ void methods_run_line(struct call *call, const struct line *line);
 /* Of the request as the database has it, what dispatch knows better. */
 enum request_state methods_state(const struct control *c, const struct request *req,
                                  int64_t leader_seq);
+
+/* The start of the object that answers for an accepted request: {"request_id":…,"job_id":…, up to
+ * where the next member's comma goes. */
+int methods_append_accepted(struct buf *b, const struct request *req);
 
 /* The error for what a function of the queue returned. Ends the call. */
 void methods_refuse(struct call *call, int r);

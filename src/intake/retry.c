@@ -45,13 +45,7 @@ static void refuse(struct retry *retry, int r)
 
 static int append_retried(struct buf *b, const struct request *req, const char *retry_of)
 {
-    int r = buf_append_str(b, "{\"request_id\":");
-    if (r == 0)
-        r = json_append_cstr(b, req->request_id);
-    if (r == 0)
-        r = buf_append_str(b, ",\"job_id\":");
-    if (r == 0)
-        r = json_append_cstr(b, req->job_id);
+    int r = methods_append_accepted(b, req);
     if (r == 0)
         r = buf_append_str(b, ",\"retry_of\":");
     if (r == 0)

@@ -82,9 +82,10 @@ static int read_id(struct json_object *value, struct rpc_call *call, struct buf 
     buf_finish(&text);
     if (r == -ENOMEM)
         return refuse(reterr, RPC_INTERNAL, "out of memory");
-    if (r < 0)
-        return refuse(reterr, RPC_INVALID_REQUEST, "id is longer than 255 bytes");
-    return 0;
+    if (r == 0)
+        return 0;
+    (void) buf_printf(reterr, "id is longer than %d bytes", RPC_ID_MAX);
+    return RPC_INVALID_REQUEST;
 }
 
 static int read_params(struct json_object *object, struct rpc_call *call, struct buf *reterr)
@@ -157,8 +158,8 @@ static struct error_text text_of(enum rpc_error code)
     case RPC_STORAGE_UNAVAILABLE:
         return (struct error_text){
             .word = "storage_unavailable",
-            .data = "Free space on, or repair, the file system of queue.database, and send it "
-                    "again with the same request_id.",
+            .data = "Free space on, or repair, the file system of queue.database or results.path, "
+                    "whichever the message names, and send it again with the same request_id.",
         };
     case RPC_PERMISSION_DENIED:
         return (struct error_text){

@@ -38,11 +38,14 @@ enum rpc_form {
 int rpc_classify(const char *text, size_t len, enum rpc_form *ret_form,
                  struct json_object **ret_root, struct buf *reterr);
 
+/* An id comes back as it was, up to so many bytes of JSON text; numbers within 64 bits. */
+#define RPC_ID_MAX 1024
+
 /* One call. Strings and objects are borrowed from the root. */
 struct rpc_call {
     const char *method;
     struct json_object *params; /* an object, or NULL when absent */
-    char id[256];               /* the id as JSON text; "null" when unknown */
+    char id[RPC_ID_MAX + 1];    /* the id as JSON text; "null" when unknown */
     bool notification;          /* no id: never answered */
 };
 

@@ -210,6 +210,7 @@ static void add_candidate(struct spool *s, const char *name, const struct candid
 static void created(struct spool *s, const char *name)
 {
     struct candidate_look look = { 0 };
+    candidates_remove(&s->candidates, name); /* that was another file */
     add_candidate(s, name, &look, s->shared.settle_ms);
     if (s->scan_overflowed && s->scan.dir == NULL)
         plan_scan(s);
@@ -233,7 +234,11 @@ static bool next_event(struct spool *s, struct spool_slice *slice)
         else
             created(s, e.name);
         break;
+    case WATCH_OPENED:
+        candidates_opened(&s->candidates, e.name, clock_mono_ms());
+        break;
     case WATCH_OVERFLOW:
+        candidates_forget_opened(&s->candidates);
         log_info("spool: the kernel's event queue ran over; scanning");
         s->scan.wanted = true;
         break;
@@ -344,6 +349,9 @@ static bool next_scanned(struct spool *s, struct spool_slice *slice)
     struct stat st;
     switch (candidate_look(s->dir->fd, name, s->shared.settle_ms, &look, &st)) {
     case CANDIDATE_RIPE:
+        /* Only the list knows of that. */
+        if (candidates_has_opened(&s->candidates, name))
+            break;
         candidates_remove(&s->candidates, name);
         take(s, name, &st, slice);
         break;

@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 #define DIRECTORY_MASK                                                                             \
-    (IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+    (IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_OPEN | IN_DELETE_SELF | IN_MOVE_SELF |          \
+     IN_ONLYDIR)
 /* A directory that is held open is told of its deletion (IN_DELETE_SELF) only when it is closed:
  * its parent knows at once. */
 #define PARENT_MASK (IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_MOVED_FROM | IN_ONLYDIR)
@@ -141,8 +142,13 @@ static bool translate(struct watch *w, const struct inotify_event *e, struct wat
         *ret = (struct watch_event){ .kind = WATCH_GONE };
         return true;
     }
+    enum watch_kind kind = WATCH_OPENED;
+    if (e->mask & (IN_CLOSE_WRITE | IN_MOVED_TO))
+        kind = WATCH_WRITTEN;
+    else if (e->mask & IN_CREATE)
+        kind = WATCH_CREATED;
     *ret = (struct watch_event){
-        .kind = e->mask & (IN_CLOSE_WRITE | IN_MOVED_TO) ? WATCH_WRITTEN : WATCH_CREATED,
+        .kind = kind,
         .directory = (e->mask & IN_ISDIR) != 0,
         .name = e->name,
     };

@@ -15,6 +15,7 @@ struct watch;
 enum watch_kind {
     WATCH_WRITTEN,  /* closed after writing, or renamed in */
     WATCH_CREATED,  /* there in some other way: being written, linked, made */
+    WATCH_OPENED,   /* by anybody; straight after CREATED it is what a writer does */
     WATCH_OVERFLOW, /* events are missing */
     WATCH_GONE,     /* the directory was deleted, moved or unmounted, or is no longer watched */
     WATCH_PARENT,   /* the directory's name in its parent means something else now */
@@ -22,8 +23,8 @@ enum watch_kind {
 
 struct watch_event {
     enum watch_kind kind;
-    bool directory;   /* WRITTEN, CREATED: it is a directory */
-    const char *name; /* WRITTEN, CREATED; valid until the next call */
+    bool directory;   /* WRITTEN, CREATED, OPENED: it is a directory */
+    const char *name; /* WRITTEN, CREATED, OPENED; valid until the next call */
 };
 
 /* `readable` is called on the loop while watch_enable() is on and there are events. 0 or -errno. */

@@ -67,13 +67,18 @@ struct config {
         int level; /* enum log_level */
     } log;
 
-    char *api_key; /* the content of the key file; never logged */
+    char *api_key;          /* the content of the key file; never logged */
+    bool key_is_credential; /* it is the service manager's, who has it read only at a start */
 };
 
 /* Reads FILE and the key it names (or $CREDENTIALS_DIRECTORY/api-key). On failure returns -EINVAL
  * and puts one line `FILE:LINE: setting: what is wrong` (no `:LINE` where there is none) into
  * `reterr`; -ENOMEM. The caller frees with config_unload(). */
 int config_load(const char *file, struct config **ret, struct buf *reterr);
+
+/* Reads the key anew. 1 when it is another one; 0; -EINVAL with a text as above in `reterr`, or
+ * -ENOMEM: then the old one stays. */
+int config_renew_key(struct config *config, const char *file, struct buf *reterr);
 
 /* Wipes the key, and accepts NULL. (libconfig has a config_destroy() of its own.) */
 void config_unload(struct config *config);

@@ -5,12 +5,17 @@
 #include <errno.h>
 #include <grp.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
 
+#include "base/fs.h"
+
+/* A hundred times the system's. */
+#define CA_FILE_MAX ((size_t) 32 * 1024 * 1024)
 #define URL_MAX 2048
 #define HOST_MAX 253
 #define PATH_LENGTH_MAX 4095
@@ -219,6 +224,8 @@ static int check_proxy(char *value, struct buf *why)
                            "or socks5h://");
     if (url.rest[0] != '\0' && strcmp(url.rest, "/") != 0)
         return refuse(why, "must end after its host and port");
+    if (strstr(value, "%00") != NULL)
+        return refuse(why, "must not have a NUL byte (%00) in its user or password");
     return 0;
 }
 
@@ -288,6 +295,28 @@ static int check_socket(char *value, struct buf *why)
     return r;
 }
 
+/* A certificate in PEM: its first line, at the start of a line, and its last. */
+static bool holds_certificate(const char *text, size_t len)
+{
+    static const char *const kinds[] = { "CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE" };
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        char first[64], last[64];
+        size_t first_len = (size_t) snprintf(first, sizeof(first), "-----BEGIN %s-----", kinds[i]);
+        size_t last_len = (size_t) snprintf(last, sizeof(last), "\n-----END %s-----", kinds[i]);
+        const char *end = text + len;
+        const char *at = text;
+        while ((at = memmem(at, (size_t) (end - at), first, first_len)) != NULL) {
+            bool starts = at == text || at[-1] == '\n';
+            at += first_len;
+            if (starts && memmem(at, (size_t) (end - at), last, last_len) != NULL)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* libcurl says that a file holds none only when it connects, and the same way as for a server with
+ * the wrong certificate. What is in a certificate is left to it. */
 static int check_ca_file(char *value, struct buf *why)
 {
     if (value[0] == '\0')
@@ -296,12 +325,23 @@ static int check_ca_file(char *value, struct buf *why)
     if (r < 0)
         return r;
     struct stat st;
-    if (access(value, R_OK) < 0 || stat(value, &st) < 0)
-        (void) buf_printf(why, "%s: cannot be read: %s", value, strerror(errno));
-    else if (!S_ISREG(st.st_mode))
+    if (stat(value, &st) == 0 && !S_ISREG(st.st_mode)) {
         (void) buf_printf(why, "%s: is not a regular file", value);
-    else
+        return -EINVAL;
+    }
+    char *text = NULL;
+    size_t len = 0;
+    r = fs_read_file(value, CA_FILE_MAX, &text, &len);
+    if (r < 0) {
+        (void) buf_printf(why, "%s: cannot be read: %s", value, strerror(-r));
+        return -EINVAL;
+    }
+    bool good = holds_certificate(text, len);
+    free(text);
+    if (good)
         return 0;
+    (void) buf_printf(why, "%s: holds no certificate in PEM (from -----BEGIN CERTIFICATE----- on)",
+                      value);
     return -EINVAL;
 }
 

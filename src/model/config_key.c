@@ -115,6 +115,7 @@ int config_read_key(const struct config_report *report, unsigned line, struct co
         what = check_content(text, &len);
         if (what == NULL) {
             config->api_key = strndup(text, len);
+            config->key_is_credential = source.credential;
             if (config->api_key == NULL)
                 r = -ENOMEM;
         }
@@ -127,4 +128,29 @@ out:
         (void) close(fd);
     free(source.path);
     return r;
+}
+
+static void wipe(char *key)
+{
+    if (key != NULL)
+        explicit_bzero(key, strlen(key));
+    free(key);
+}
+
+int config_renew_key(struct config *config, const char *file, struct buf *reterr)
+{
+    struct config_report report = { .file = file, .reterr = reterr };
+    struct config fresh = *config; /* for the names in it */
+    fresh.api_key = NULL;
+    int r = config_read_key(&report, 0, &fresh);
+    if (r < 0)
+        return r;
+    if (strcmp(fresh.api_key, config->api_key) == 0) {
+        wipe(fresh.api_key);
+        return 0;
+    }
+    wipe(config->api_key);
+    config->api_key = fresh.api_key;
+    config->key_is_credential = fresh.key_is_credential;
+    return 1;
 }

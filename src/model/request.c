@@ -98,6 +98,7 @@ int request_inherit(struct request *req, const struct request *leader, bool whol
     unsigned base = request_base(req);
     req->chain_attempts = leader->chain_attempts;
     req->attempts = leader->chain_attempts - base;
+    req->trail = leader->trail;
     if (req->attempts == 0 && !whole)
         return 0;
 

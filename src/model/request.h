@@ -40,6 +40,16 @@ enum outcome {
 enum request_state { REQUEST_QUEUED, REQUEST_IN_FLIGHT, REQUEST_WAITING, REQUEST_DONE };
 #define REQUEST_STATE_COUNT (REQUEST_DONE + 1)
 
+/* What the next step depends on besides the last reply; of the whole chain. */
+struct trail {
+    bool doubtful; /* an attempt may have taken effect without our knowing */
+    bool
+        believed; /* the last reply was a 200 that is believed, and only the job's status is wanted */
+    bool ask;     /* ask for the job's status before the next attempt */
+    bool final;   /* `ask`: http_status is the outcome if the job's status decides nothing */
+    unsigned server_errors; /* consecutive replies 500 */
+};
+
 struct request {
     /* Set when the request is made. The strings belong to the request. */
     char *request_id;
@@ -59,11 +69,12 @@ struct request {
     unsigned attempts;       /* counted ones since acceptance */
     unsigned chain_attempts; /* counted ones of the whole chain */
     int64_t due_at_ms;       /* next attempt; 0 when it is not waiting */
-    int http_status;         /* of the last reply; 0 = none yet */
-    enum endpoint endpoint;  /* of the last counted attempt */
-    char *job_status;        /* what GET /job said last; NULL = never asked */
-    char *message;           /* NULL = none */
-    char *error_code;        /* of the last failure; NULL = none */
+    struct trail trail;
+    int http_status;        /* of the last reply; 0 = none yet */
+    enum endpoint endpoint; /* of the last counted attempt */
+    char *job_status;       /* what GET /job said last; NULL = never asked */
+    char *message;          /* NULL = none */
+    char *error_code;       /* of the last failure; NULL = none */
     char *error_message;
 
     /* The outcome, once state is REQUEST_DONE. */
@@ -73,8 +84,7 @@ struct request {
     char *coalesced_with; /* NULL = it led at the end */
 
     /* In memory only; dispatch's. */
-    unsigned connect_failures; /* consecutive */
-    enum endpoint trying;      /* of the attempt in flight */
+    unsigned connect_failures; /* consecutive; of asking for its status, too */
     struct heap_node wake;
     TAILQ_ENTRY(request) link;
 };

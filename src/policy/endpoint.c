@@ -1,7 +1,6 @@
 /* Which request cancels a job. Pure. Any thread. */
 #include "policy/endpoint.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 static bool is_unreserved(unsigned char c)
@@ -26,4 +25,27 @@ void endpoint_path(enum endpoint endpoint, const char *job_id,
         *out++ = hex[c & 15];
     }
     *out = '\0';
+}
+
+bool endpoint_may_be_gone(const struct judgement *first)
+{
+    if (first->kind != REPLY_REFUSED)
+        return false;
+    switch (first->http_status) {
+    case 404:
+        return !first->envelope;
+    case 405:
+    case 410:
+    case 501:
+        return true;
+    default:
+        return false;
+    }
+}
+
+enum endpoint_proof endpoint_second_answer(const struct judgement *second)
+{
+    if (second->names_job || second->envelope)
+        return ENDPOINT_GONE;
+    return second->verdict == VERDICT_RETRY ? ENDPOINT_FAILED : ENDPOINT_STANDS;
 }

@@ -7,7 +7,7 @@ static enum health_state next_state(const struct health *health, const struct re
 {
     switch (reply->transport) {
     case TRANSPORT_OK:
-        return reply->status == 401 ? HEALTH_REFUSED : HEALTH_GOOD;
+        return HEALTH_GOOD;
     case TRANSPORT_TLS:
         return HEALTH_UNREACHABLE;
     case TRANSPORT_FAILED:

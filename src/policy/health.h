@@ -9,7 +9,6 @@
 enum health_state {
     HEALTH_GOOD,
     HEALTH_UNREACHABLE, /* no exchange gets through */
-    HEALTH_REFUSED,     /* the key is rejected */
 };
 
 struct health {

@@ -61,6 +61,13 @@ static enum outcome outcome_of(int status)
     }
 }
 
+enum verdict verdict_of_status(int status, enum outcome *ret_outcome)
+{
+    *ret_outcome = outcome_of(status);
+    return is_retryable(status) ? VERDICT_RETRY : VERDICT_DONE;
+}
+
+/* NULL when the body is none; the caller puts it. */
 static struct json_object *parse_object(const struct reply *reply)
 {
     struct json_object *root = NULL;
@@ -75,59 +82,75 @@ static struct json_object *parse_object(const struct reply *reply)
 }
 
 /* A 2xx is believed only as a 200 whose body is whole, valid, and names our job. */
-static int judge_success(const struct reply *reply, const char *job_id, const char *api_key,
-                         struct judgement *j)
+static int judge_success(const struct reply *reply, const char *job_id, struct judgement *j)
 {
-    j->verdict = VERDICT_RETRY;
-    if (reply->status != 200) {
-        char text[64];
-        (void) snprintf(text, sizeof(text), "HTTP status %d instead of 200", reply->status);
-        return keep_failure(j, "bad_reply", text, api_key);
-    }
+    const char *api_key = reply->api_key;
     struct json_object *root = parse_object(reply);
     const char *named = root != NULL ? json_get_string(root, "job_id") : NULL;
+    j->names_job = named != NULL && strcmp(named, job_id) == 0;
+    j->kind = reply->status == 200 && j->names_job ? REPLY_BELIEVED : REPLY_UNBELIEVED;
+    j->verdict = j->kind == REPLY_BELIEVED ? VERDICT_DONE : VERDICT_RETRY;
+    j->outcome = OUTCOME_CANCELLED;
+
     int r = 0;
-    if (named == NULL) {
+    if (j->kind == REPLY_BELIEVED) {
+        const char *message = json_get_string(root, "message");
+        if (message != NULL)
+            r = keep_text(&j->message, message, api_key);
+    } else if (reply->status != 200) {
+        char text[64];
+        (void) snprintf(text, sizeof(text), "HTTP status %d instead of 200", reply->status);
+        r = keep_failure(j, "bad_reply", text, api_key);
+    } else if (named != NULL) {
+        r = keep_failure(j, "job_id_mismatch", "the 200 is about another job", api_key);
+    } else {
         r = keep_failure(j, "bad_reply",
                          root == NULL ? "the body of the 200 is no JSON object"
                                       : "the body of the 200 has no job_id",
                          api_key);
-    } else if (strcmp(named, job_id) != 0) {
-        r = keep_failure(j, "job_id_mismatch", "the 200 is about another job", api_key);
-    } else {
-        const char *message = json_get_string(root, "message");
-        j->verdict = VERDICT_DONE;
-        j->outcome = OUTCOME_CANCELLED;
-        if (message != NULL)
-            r = keep_text(&j->message, message, api_key);
     }
     json_object_put(root);
     return r;
 }
 
-/* The server's envelope, {"error": {"code": string, "message": string}}, or ours. */
-static int judge_refusal(const struct reply *reply, const char *api_key, struct judgement *j)
+/* The strings are the tree's. */
+static bool find_envelope(struct json_object *root, const char **ret_code, const char **ret_message)
 {
-    j->verdict = is_retryable(reply->status) ? VERDICT_RETRY : VERDICT_DONE;
-    j->outcome = outcome_of(reply->status);
+    struct json_object *error = NULL;
+    if (root == NULL || !json_object_object_get_ex(root, "error", &error) ||
+        !json_object_is_type(error, json_type_object))
+        return false;
+    *ret_code = json_get_string(error, "code");
+    *ret_message = json_get_string(error, "message");
+    return *ret_code != NULL && *ret_message != NULL;
+}
+
+bool verdict_has_envelope(const struct reply *reply)
+{
+    const char *code, *message;
+    struct json_object *root = parse_object(reply);
+    bool found = find_envelope(root, &code, &message);
+    json_object_put(root);
+    return found;
+}
+
+/* The error is the server's, or ours. */
+static int judge_refusal(const struct reply *reply, struct judgement *j)
+{
+    j->kind = REPLY_REFUSED;
+    j->verdict = verdict_of_status(reply->status, &j->outcome);
 
     struct json_object *root = parse_object(reply);
-    struct json_object *error = NULL;
-    const char *code = NULL, *message = NULL;
-    if (root != NULL && json_object_object_get_ex(root, "error", &error) &&
-        json_object_is_type(error, json_type_object)) {
-        code = json_get_string(error, "code");
-        message = json_get_string(error, "message");
-    }
-    int r;
-    if (code != NULL && message != NULL) {
-        r = keep_failure(j, code, message, api_key);
-    } else {
-        char ours[16], text[64];
+    const char *code, *message;
+    j->envelope = find_envelope(root, &code, &message);
+    char ours[16], text[64];
+    if (!j->envelope) {
         (void) snprintf(ours, sizeof(ours), "http_%03d", reply->status);
         (void) snprintf(text, sizeof(text), "HTTP status %d", reply->status);
-        r = keep_failure(j, ours, text, api_key);
+        code = ours;
+        message = text;
     }
+    int r = keep_failure(j, code, message, reply->api_key);
     json_object_put(root);
     return r;
 }
@@ -149,16 +172,16 @@ static const char *transport_code(enum transport transport)
 int verdict_judge(const struct reply *reply, const char *job_id, struct judgement *ret)
 {
     struct judgement j = { .http_status = reply->status };
-    const char *api_key = reply->api_key;
     int r;
     if (reply->transport != TRANSPORT_OK) {
         j.verdict = VERDICT_RETRY;
+        j.kind = reply->sent ? REPLY_LOST : REPLY_NONE;
         j.counts = reply->sent;
-        r = keep_failure(&j, transport_code(reply->transport), reply->trouble, api_key);
+        r = keep_failure(&j, transport_code(reply->transport), reply->trouble, reply->api_key);
     } else {
         j.counts = true;
-        r = reply->status >= 200 && reply->status < 300 ? judge_success(reply, job_id, api_key, &j)
-                                                        : judge_refusal(reply, api_key, &j);
+        r = reply->status >= 200 && reply->status < 300 ? judge_success(reply, job_id, &j)
+                                                        : judge_refusal(reply, &j);
     }
     if (r < 0) {
         judgement_finish(&j);

@@ -84,11 +84,12 @@ static int settled_add(struct writer *w, struct op *op, const struct request *re
         .seq = req->seq,
         .n = req->n,
         .request_id = strdup(req->request_id),
+        .job_id = strdup(req->job_id),
         .outcome = req->outcome,
     };
-    if (s->request_id == NULL)
-        return -ENOMEM;
     op->n_settled++;
+    if (s->request_id == NULL || s->job_id == NULL)
+        return -ENOMEM;
 
     bool watched = u64map_get(w->watched, u64map_mix((uint64_t) req->seq), NULL);
     if (!watched && !w->all_watched)
@@ -424,8 +425,8 @@ int apply_op(struct writer *w, struct op *op)
     case OP_REOPEN_LOG:
         w->reopen_log = true;
         return 0;
-    case OP_SET_HELD:
-        return store_set_meta(w->store, "held", op->held ? 1 : 0);
+    case OP_SET_NOTE:
+        return store_set_meta(w->store, op->name, op->value);
     case OP_FLUSH:
         return store_flush(w->store, op->due_at_ms, &op->n);
     case OP_BARRIER:

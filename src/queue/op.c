@@ -15,6 +15,7 @@ static void forget_outputs(struct op *op)
 {
     for (size_t i = 0; i < op->n_settled; i++) {
         free(op->settled[i].request_id);
+        free(op->settled[i].job_id);
         free(op->settled[i].line);
     }
     free(op->settled);
@@ -54,6 +55,7 @@ void op_destroy(struct op *op)
     forget_outputs(op);
     queue_put_destroy(op->put);
     request_destroy(op->request);
+    free(op->name);
     free(op->text);
     free(op);
 }

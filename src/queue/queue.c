@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "queue/writer.h"
 
@@ -22,12 +23,21 @@ struct read {
 };
 TAILQ_HEAD(read_list, read);
 
+struct note {
+    char *name;
+    int64_t value;
+};
+
 struct queue {
     uv_loop_t *loop;
     struct writer writer;
     struct queue_handler handler;
     int lock_fd;
     char *trouble;
+    size_t n_handed;    /* over to the writer, and not back */
+    int64_t moved_ms;   /* monotonic; when one of them came back last, or the first went over */
+    struct note *notes; /* what is committed, or will be */
+    size_t n_notes;
     bool async_open;
 
     /* The read-only connection; used by the one read that is under way. */
@@ -102,6 +112,8 @@ void queue_query_destroy(struct queue_query *query)
 static void hand_over(struct queue *q, struct op *op, bool urgent)
 {
     struct writer *w = &q->writer;
+    if (q->n_handed++ == 0)
+        q->moved_ms = clock_mono_ms();
     uv_mutex_lock(&w->mutex);
     bool was_empty = TAILQ_EMPTY(&w->inbox);
     if (was_empty)
@@ -179,7 +191,8 @@ static void administer(struct queue *q, struct op *op, queue_done_fn done, void 
 {
     if (q->stopping) {
         op_destroy(op);
-        done(userdata, -ESHUTDOWN, 0);
+        if (done != NULL)
+            done(userdata, -ESHUTDOWN, 0);
         return;
     }
     op->done = done;
@@ -187,16 +200,55 @@ static void administer(struct queue *q, struct op *op, queue_done_fn done, void 
     hand_over(q, op, true);
 }
 
-void queue_set_held(struct queue *q, bool held, queue_done_fn done, void *userdata)
+static struct note *find_note(const struct queue *q, const char *name)
 {
-    struct op *op = op_create_or_abort(OP_SET_HELD);
-    op->held = held;
+    for (size_t i = 0; i < q->n_notes; i++)
+        if (strncmp(q->notes[i].name, name, QUEUE_NOTE_MAX) == 0)
+            return &q->notes[i];
+    return NULL;
+}
+
+static int keep_note(void *userdata, const char *name, int64_t value)
+{
+    struct queue *q = userdata;
+    struct note *note = find_note(q, name);
+    if (note == NULL) {
+        struct note *grown = realloc(q->notes, (q->n_notes + 1) * sizeof(*grown));
+        if (grown == NULL)
+            return -ENOMEM;
+        q->notes = grown;
+        note = &grown[q->n_notes];
+        *note = (struct note){ .name = strndup(name, QUEUE_NOTE_MAX) };
+        if (note->name == NULL)
+            return -ENOMEM;
+        q->n_notes++;
+    }
+    note->value = value;
+    return 0;
+}
+
+int64_t queue_note(const struct queue *q, const char *name)
+{
+    const struct note *note = find_note(q, name);
+    return note != NULL ? note->value : 0;
+}
+
+void queue_set_note(struct queue *q, const char *name, int64_t value, queue_done_fn done,
+                    void *userdata)
+{
+    struct op *op = op_create_or_abort(OP_SET_NOTE);
+    op->name = strndup(name, QUEUE_NOTE_MAX);
+    op->value = value;
+    if (op->name == NULL || keep_note(q, name, value) < 0) {
+        log_error("queue: out of memory");
+        abort();
+    }
     administer(q, op, done, userdata);
 }
 
-bool queue_held_at_start(const struct queue *q)
+int64_t queue_unclean_seq(const struct queue *q)
 {
-    return q->writer.held_at_start;
+    return q->writer.unclean_seq;
 }
 
 void queue_flush(struct queue *q, int64_t due_at_ms, queue_done_fn done, void *userdata)
@@ -236,6 +288,7 @@ static void tell_settled(struct queue *q, const struct op *op)
             .seq = s->seq,
             .n = s->n,
             .request_id = s->request_id,
+            .job_id = s->job_id,
             .outcome = s->outcome,
             .line = s->line,
             .line_len = s->line_len,
@@ -315,10 +368,11 @@ static void returned(struct queue *q, struct op *op)
         break;
     case OP_REOPEN_LOG:
         break;
-    case OP_SET_HELD:
+    case OP_SET_NOTE:
     case OP_FLUSH:
     case OP_BARRIER:
-        op->done(op->done_userdata, op->status, op->n);
+        if (op->done != NULL)
+            op->done(op->done_userdata, op->status, op->n);
         break;
     case OP_STORAGE:
         trouble_returned(q, op);
@@ -342,6 +396,10 @@ static void on_async(uv_async_t *async)
     struct op *op;
     while ((op = TAILQ_FIRST(&done)) != NULL) {
         TAILQ_REMOVE(&done, op, link);
+        q->moved_ms = clock_mono_ms();
+        bool goes_on = op->kind == OP_SETTLE && op->request == NULL;
+        if (op->kind != OP_STORAGE && op->kind != OP_STOPPED && !goes_on)
+            q->n_handed--;
         returned(q, op);
         op_destroy(op);
     }
@@ -452,7 +510,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
         q->async_open = r == 0;
     }
     if (r == 0)
-        r = writer_start(&q->writer, options, log, reterr);
+        r = writer_start(&q->writer, options, log, keep_note, q, reterr);
     if (r < 0) {
         if (q->async_open) {
             uv_close((uv_handle_t *) &q->writer.async, NULL);
@@ -477,6 +535,11 @@ void queue_get_counts(const struct queue *q, struct queue_counts *ret)
     uv_mutex_lock(&w->mutex);
     *ret = (struct queue_counts){ .pending = w->pending, .waiting = w->waiting_at_start };
     uv_mutex_unlock(&w->mutex);
+}
+
+int64_t queue_stalled_ms(const struct queue *q)
+{
+    return q->n_handed > 0 && q->trouble == NULL ? clock_mono_ms() - q->moved_ms : 0;
 }
 
 const char *queue_storage_trouble(const struct queue *q)
@@ -506,7 +569,7 @@ static void maybe_stopped(struct queue *q)
     }
 }
 
-void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata)
+void queue_stop(struct queue *q, bool clean, void (*done)(void *userdata), void *userdata)
 {
     q->stopping = true;
     q->stop_done = done;
@@ -521,6 +584,7 @@ void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata)
     }
     uv_mutex_lock(&q->writer.mutex);
     q->writer.stopping = true;
+    q->writer.clean = clean;
     uv_cond_signal(&q->writer.cond);
     uv_mutex_unlock(&q->writer.mutex);
 }
@@ -533,6 +597,9 @@ void queue_destroy(struct queue *q)
     store_close(q->reader);
     if (q->lock_fd >= 0)
         (void) close(q->lock_fd);
+    for (size_t i = 0; i < q->n_notes; i++)
+        free(q->notes[i].name);
+    free(q->notes);
     free(q->trouble);
     free(q);
 }

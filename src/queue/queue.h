@@ -64,6 +64,7 @@ struct queue_settled {
     int64_t seq;
     int64_t n;
     const char *request_id;
+    const char *job_id; /* for OUTCOME_INVALID the offending line */
     enum outcome outcome;
     const char *line; /* the result line without newline; NULL when nobody watches */
     size_t line_len;
@@ -124,9 +125,9 @@ void queue_set_handler(struct queue *q, const struct queue_handler *handler);
 /* Reload of what may change. */
 void queue_set_limits(struct queue *q, int64_t max_pending, int64_t history_days);
 
-/* Commits what was handed over, syncs the log, ends the writer, then calls `done`; no retry and no
+/* `clean`: nothing was cut off that may have been sent. Commits what was handed over, syncs the log, ends the writer, then calls `done`; no retry and no
  * settlement may be handed over after it. In storage trouble it tries once more and gives up. */
-void queue_stop(struct queue *q, void (*done)(void *userdata), void *userdata);
+void queue_stop(struct queue *q, bool clean, void (*done)(void *userdata), void *userdata);
 
 /* Frees; only after queue_stop()'s `done` or when the loop never ran. Accepts NULL. The handles
  * are closed by queue_stop(). */
@@ -202,9 +203,18 @@ void queue_fetch(struct queue *q, enum queue_order order, struct queue_position 
 /* status: 0, -EIO in storage trouble, -ESHUTDOWN (at once) after queue_stop(). */
 typedef void (*queue_done_fn)(void *userdata, int status, int64_t n);
 
-/* Whether the operator holds sending; kept over restarts. n = 0. */
-void queue_set_held(struct queue *q, bool held, queue_done_fn done, void *userdata);
-bool queue_held_at_start(const struct queue *q);
+/* Small facts that outlive the process, by name. */
+#define QUEUE_NOTE_MAX 2200
+/* 0 when it was never set; otherwise as handed over last. */
+int64_t queue_note(const struct queue *q, const char *name);
+/* `done`, which may be NULL, once it is committed; n = 0. Without a `done` it is kept until it can
+ * be. The name is cut at QUEUE_NOTE_MAX bytes. */
+void queue_set_note(struct queue *q, const char *name, int64_t value, queue_done_fn done,
+                    void *userdata);
+
+/* The last seq that was given when the daemon ended without queue_stop(), or not clean: what was
+ * accepted up to then may have been sent. 0 = that never happened. */
+int64_t queue_unclean_seq(const struct queue *q);
 
 /* Makes each waiting request due at `due_at_ms` (steady UTC) unless it is sooner; n = how many.
  * They have to be fetched anew. */
@@ -228,6 +238,10 @@ void queue_get_counts(const struct queue *q, struct queue_counts *ret);
 
 /* Where the first queue_fetch() may begin: no request up to this one was never tried. */
 int64_t queue_first_seq(const struct queue *q);
+
+/* For how long operations have waited for the writer, none of them coming back; 0 in storage trouble,
+ * which is a matter of its own. */
+int64_t queue_stalled_ms(const struct queue *q);
 
 /* NULL when all is well. */
 const char *queue_storage_trouble(const struct queue *q);

@@ -35,6 +35,7 @@ static const char schema[] =
     " base INTEGER NOT NULL,"
     " total INTEGER NOT NULL,"
     " due_at INTEGER NOT NULL,"
+    " trail INTEGER NOT NULL DEFAULT 0,"
     " http_status INTEGER NOT NULL,"
     " endpoint INTEGER NOT NULL,"
     " job_status TEXT,"
@@ -56,8 +57,8 @@ static const char schema[] =
 
 #define COLUMNS                                                                                    \
     "seq, request_id, job_id, source, origin, accepted_at, deadline_at, chain, leads, base, "      \
-    "total, due_at, http_status, endpoint, job_status, message, error_code, error_message, n, "    \
-    "done_at, outcome, coalesced_with"
+    "total, due_at, trail, http_status, endpoint, job_status, message, error_code, "               \
+    "error_message, n, done_at, outcome, coalesced_with"
 
 static const char *const statement_sql[STATEMENT_COUNT] = {
     [ST_BEGIN] = "BEGIN IMMEDIATE",
@@ -69,16 +70,16 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
                   "coalesced_with) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, "
                   "?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22) "
                   "ON CONFLICT (request_id) DO NOTHING",
-    [ST_UPDATE] = "UPDATE request SET total = ?2, due_at = ?3, http_status = ?4, endpoint = ?5, "
-                  "job_status = ?6, message = ?7, error_code = ?8, error_message = ?9 "
-                  "WHERE seq = ?1 AND n IS NULL",
+    [ST_UPDATE] = "UPDATE request SET total = ?2, due_at = ?3, trail = ?4, http_status = ?5, "
+                  "endpoint = ?6, job_status = ?7, message = ?8, error_code = ?9, "
+                  "error_message = ?10 WHERE seq = ?1 AND n IS NULL",
     [ST_SETTLE] = "UPDATE request SET total = ?2, http_status = ?3, endpoint = ?4, "
                   "job_status = ?5, message = ?6, error_code = ?7, error_message = ?8, n = ?9, "
                   "done_at = ?10, outcome = ?11, coalesced_with = ?12 "
                   "WHERE seq = ?1 AND n IS NULL",
-    [ST_PROMOTE] = "UPDATE request SET leads = 1, total = ?2, due_at = ?3, http_status = ?4, "
-                   "endpoint = ?5, job_status = ?6, message = ?7, error_code = ?8, "
-                   "error_message = ?9 WHERE seq = ?1 AND n IS NULL",
+    [ST_PROMOTE] = "UPDATE request SET leads = 1, total = ?2, due_at = ?3, trail = ?4, "
+                   "http_status = ?5, endpoint = ?6, job_status = ?7, message = ?8, "
+                   "error_code = ?9, error_message = ?10 WHERE seq = ?1 AND n IS NULL",
     /* Only the oldest are looked at: they end in the order of n, but for a clock that is stepped
      * back between two starts. */
     [ST_PRUNE] = "DELETE FROM request WHERE seq IN (SELECT seq FROM (SELECT seq, done_at FROM "
@@ -87,6 +88,7 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
     [ST_SET_META] = "INSERT INTO meta (key, value) VALUES (?1, ?2) "
                     "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     [ST_GET_META] = "SELECT value FROM meta WHERE key = ?1",
+    [ST_ALL_META] = "SELECT key, value FROM meta",
     [ST_FIND] = "SELECT " COLUMNS " FROM request WHERE request_id = ?1",
     [ST_FIND_FOUNDER] =
         "SELECT " COLUMNS " FROM request WHERE seq = ?1 AND n IS NULL AND leads = 1",

@@ -69,6 +69,10 @@ int store_set_meta(struct store *st, const char *key, int64_t value);
 /* -ENOENT when it was never set. */
 int store_get_meta(struct store *st, const char *key, int64_t *ret);
 
+/* All of them. A callback's error ends the walk and is returned. */
+typedef int (*store_meta_fn)(void *userdata, const char *key, int64_t value);
+int store_walk_meta(struct store *st, store_meta_fn fn, void *userdata);
+
 /* -ENOENT when there is none; the caller destroys *ret. Followers carry their leader's counts and
  * failure. `ret_leader_seq` may be NULL. */
 int store_find(struct store *st, const char *request_id, struct request **ret,

@@ -24,6 +24,7 @@ enum column {
     COL_BASE,
     COL_TOTAL,
     COL_DUE_AT,
+    COL_TRAIL,
     COL_HTTP_STATUS,
     COL_ENDPOINT,
     COL_JOB_STATUS,
@@ -47,6 +48,7 @@ enum statement {
     ST_PRUNE,
     ST_SET_META,
     ST_GET_META,
+    ST_ALL_META,
     ST_FIND,
     ST_FIND_FOUNDER,
     ST_FIND_PROMOTED,
@@ -94,6 +96,9 @@ void store_bind_text(sqlite3_stmt *stmt, int i, const char *text);
 
 /* Reads all rows of a bound statement, up to `limit`, and resets it; on an error none. */
 int store_read_requests(sqlite3_stmt *stmt, size_t limit, struct request **ret, size_t *ret_n);
+
+/* One column for it. */
+int64_t store_pack_trail(struct trail trail);
 
 /* Gives a follower what its leader has come to. `with_state` is for showing it: it waits for what
  * its leader waits for. `ret_leader_seq`, which may be NULL, is 0 when it is done. */

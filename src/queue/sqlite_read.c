@@ -13,15 +13,43 @@ static char *column_string(sqlite3_stmt *stmt, int column)
     return text != NULL ? strdup((const char *) text) : NULL;
 }
 
+/* The kinds of doubt as bits, above them the number of replies 500. */
+#define TRAIL_DOUBTFUL 1
+#define TRAIL_BELIEVED 2
+#define TRAIL_ASK 4
+#define TRAIL_FINAL 8
+#define TRAIL_ERRORS 16
+
+int64_t store_pack_trail(struct trail trail)
+{
+    return (trail.doubtful ? TRAIL_DOUBTFUL : 0) | (trail.believed ? TRAIL_BELIEVED : 0) |
+           (trail.ask ? TRAIL_ASK : 0) | (trail.final ? TRAIL_FINAL : 0) |
+           (int64_t) trail.server_errors * TRAIL_ERRORS;
+}
+
+static struct trail unpack_trail(int64_t packed)
+{
+    return (struct trail){
+        .doubtful = packed & TRAIL_DOUBTFUL,
+        .believed = packed & TRAIL_BELIEVED,
+        .ask = packed & TRAIL_ASK,
+        .final = packed & TRAIL_FINAL,
+        .server_errors = (unsigned) (packed / TRAIL_ERRORS),
+    };
+}
+
+/* NULL when out of memory, SQLite's too. */
 static struct request *read_request(sqlite3_stmt *stmt)
 {
-    struct request *req = request_create((enum source) sqlite3_column_int(stmt, COL_SOURCE),
-                                         (const char *) sqlite3_column_text(stmt, COL_REQUEST_ID),
-                                         (const char *) sqlite3_column_text(stmt, COL_JOB_ID),
-                                         (size_t) sqlite3_column_bytes(stmt, COL_JOB_ID),
-                                         (const char *) sqlite3_column_text(stmt, COL_ORIGIN),
-                                         sqlite3_column_int64(stmt, COL_ACCEPTED_AT),
-                                         sqlite3_column_int64(stmt, COL_DEADLINE_AT));
+    const char *request_id = (const char *) sqlite3_column_text(stmt, COL_REQUEST_ID);
+    const char *job_id = (const char *) sqlite3_column_text(stmt, COL_JOB_ID);
+    const char *origin = (const char *) sqlite3_column_text(stmt, COL_ORIGIN);
+    if (request_id == NULL || job_id == NULL || origin == NULL)
+        return NULL;
+    struct request *req = request_create(
+        (enum source) sqlite3_column_int(stmt, COL_SOURCE), request_id, job_id,
+        (size_t) sqlite3_column_bytes(stmt, COL_JOB_ID), origin,
+        sqlite3_column_int64(stmt, COL_ACCEPTED_AT), sqlite3_column_int64(stmt, COL_DEADLINE_AT));
     if (req == NULL)
         return NULL;
 
@@ -32,6 +60,7 @@ static struct request *read_request(sqlite3_stmt *stmt)
     req->chain_attempts = (unsigned) sqlite3_column_int64(stmt, COL_TOTAL);
     req->attempts = req->chain_attempts - (unsigned) sqlite3_column_int64(stmt, COL_BASE);
     req->due_at_ms = sqlite3_column_int64(stmt, COL_DUE_AT);
+    req->trail = unpack_trail(sqlite3_column_int64(stmt, COL_TRAIL));
     req->http_status = sqlite3_column_int(stmt, COL_HTTP_STATUS);
     req->endpoint = (enum endpoint) sqlite3_column_int(stmt, COL_ENDPOINT);
     req->job_status = column_string(stmt, COL_JOB_STATUS);
@@ -140,6 +169,20 @@ int store_get_meta(struct store *st, const char *key, int64_t *ret)
         return r;
     store_bind_text(stmt, 1, key);
     return read_int(stmt, ret);
+}
+
+int store_walk_meta(struct store *st, store_meta_fn fn, void *userdata)
+{
+    int r = 0;
+    sqlite3_stmt *stmt = store_statement(st, ST_ALL_META, &r);
+    if (stmt == NULL)
+        return r;
+    int rc;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW && r == 0)
+        r = fn(userdata, (const char *) sqlite3_column_text(stmt, 0),
+               sqlite3_column_int64(stmt, 1));
+    (void) sqlite3_reset(stmt);
+    return r < 0 ? r : store_errno(rc);
 }
 
 int store_find(struct store *st, const char *request_id, struct request **ret,

@@ -67,7 +67,8 @@ static int write_progress(struct store *st, enum statement which, const struct r
     (void) sqlite3_bind_int64(stmt, 1, req->seq);
     (void) sqlite3_bind_int64(stmt, 2, req->chain_attempts);
     (void) sqlite3_bind_int64(stmt, 3, req->due_at_ms);
-    bind_failure(stmt, 4, req);
+    (void) sqlite3_bind_int64(stmt, 4, store_pack_trail(req->trail));
+    bind_failure(stmt, 5, req);
     return store_run(stmt);
 }
 

@@ -150,7 +150,7 @@ static int reopen_store(struct writer *w)
     if (r == 0)
         r = store_begin(w->store);
     if (r == 0)
-        r = store_set_meta(w->store, "reopened_at", clock_wall_ms());
+        r = store_set_meta(w->store, "running", 1);
     if (r == 0)
         r = store_commit(w->store);
     if (r < 0) {
@@ -250,8 +250,9 @@ static void fail_or_hold(struct writer *w, struct op_list *work)
     struct op *op;
     while ((op = TAILQ_FIRST(work)) != NULL) {
         TAILQ_REMOVE(work, op, link);
-        bool fails = op->kind == OP_PUT || op->kind == OP_FETCH || op->kind == OP_SET_HELD ||
-                     op->kind == OP_FLUSH || op->kind == OP_BARRIER;
+        bool fails = op->kind == OP_PUT || op->kind == OP_FETCH ||
+                     (op->kind == OP_SET_NOTE && op->done != NULL) || op->kind == OP_FLUSH ||
+                     op->kind == OP_BARRIER;
         if (fails) {
             op_reset(op);
             op->status = -EIO;
@@ -390,6 +391,7 @@ static void writer_main(void *arg)
     }
     if (w->store != NULL) {
         w->log_error = 0; /* once more, whatever was wrong */
+        w->ended = w->clean;
         writer_append_lines(w);
         writer_checkpoint(w);
     }
@@ -404,8 +406,28 @@ static void writer_main(void *arg)
 
 /* --- From the loop's thread --- */
 
+/* Whether the last daemon came to its end, and that this one has not, yet: on disk before anything is
+ * sent. */
+static int begin_run(struct writer *w)
+{
+    int64_t running = 0;
+    int r = store_get_meta(w->store, "running", &running);
+    if (r == -ENOENT || r == 0)
+        r = store_get_meta(w->store, "unclean_seq", &w->unclean_seq);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (running != 0)
+        w->unclean_seq = w->last_seq;
+    r = store_begin(w->store);
+    if (r == 0)
+        r = store_set_meta(w->store, "unclean_seq", w->unclean_seq);
+    if (r == 0)
+        r = store_set_meta(w->store, "running", 1);
+    return r == 0 ? store_commit(w->store) : r;
+}
+
 int writer_start(struct writer *w, const struct queue_options *options, const struct queue_log *log,
-                 struct buf *reterr)
+                 store_meta_fn note, void *userdata, struct buf *reterr)
 {
     w->log = *log;
     w->max_pending = options->max_pending;
@@ -437,9 +459,14 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     w->pending = counts.pending;
     w->waiting_at_start = counts.waiting;
     w->floor_at_start = w->fresh_floor;
-    int64_t held = 0;
-    r = store_get_meta(w->store, "held", &held);
-    w->held_at_start = r == 0 && held != 0;
+    r = begin_run(w);
+    if (r == 0)
+        r = store_walk_meta(w->store, note, userdata);
+    if (r < 0) {
+        (void) buf_printf(reterr, "database '%s' can't be written: %s", w->database,
+                          store_message(w->store));
+        return r;
+    }
     r = writer_recover_log(w, reterr);
     if (r < 0)
         return r;

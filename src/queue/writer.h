@@ -25,7 +25,7 @@ enum op_kind {
     OP_SETTLE,
     OP_FETCH,
     OP_REOPEN_LOG,
-    OP_SET_HELD,
+    OP_SET_NOTE,
     OP_FLUSH,
     OP_BARRIER,
     OP_STORAGE, /* writer to loop only */
@@ -36,6 +36,7 @@ struct op_settled {
     int64_t seq;
     int64_t n;
     char *request_id;
+    char *job_id;
     enum outcome outcome;
     char *line;
     size_t line_len;
@@ -63,7 +64,8 @@ struct op {
     struct op_settled *settled;
     size_t n_settled;
 
-    bool held;         /* SET_HELD */
+    char *name; /* SET_NOTE */
+    int64_t value;
     int64_t due_at_ms; /* FLUSH */
     int64_t n;         /* FLUSH: how many */
     queue_done_fn done;
@@ -88,8 +90,8 @@ struct writer {
     bool started;
     int64_t waiting_at_start;
     int64_t floor_at_start;
-    bool held_at_start;
-    uv_async_t async; /* wakes the loop for the outbox */
+    int64_t unclean_seq; /* as at the start */
+    uv_async_t async;    /* wakes the loop for the outbox */
 
     /* Shared with the loop, under the mutex. */
     uv_mutex_t mutex;
@@ -99,6 +101,7 @@ struct writer {
     bool urgent;         /* something in the inbox doesn't wait for company */
     int64_t lazy_at_ms;  /* monotonic; when the first thing came into the empty inbox */
     bool stopping;
+    bool clean; /* `stopping`: and nothing was cut off */
     bool watch_all;
     int64_t max_pending;
     int64_t history_ms;
@@ -108,6 +111,7 @@ struct writer {
 
     /* The writer thread's own. */
     bool ending;            /* `stopping`, as last looked at */
+    bool ended;             /* and all is done: the next start need not doubt anything */
     struct store *store;    /* NULL while in trouble */
     struct u64map *chains;  /* job ID hash → chain << 1 | whether anyone has joined it */
     struct u64map *watched; /* mixed seq → 1: its line is wanted */
@@ -139,9 +143,10 @@ struct writer {
     int64_t backoff_ms;
 };
 
-/* Opens the database, recovers the log and starts the thread; `async` is initialised by then. */
+/* Opens the database, recovers the log and starts the thread; `async` is initialised by then. `note`
+ * is given each note. */
 int writer_start(struct writer *w, const struct queue_options *options, const struct queue_log *log,
-                 struct buf *reterr);
+                 store_meta_fn note, void *userdata, struct buf *reterr);
 /* After the thread has ended, or was never started. */
 void writer_finish(struct writer *w);
 

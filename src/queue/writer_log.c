@@ -144,7 +144,7 @@ static int write_cursor(struct writer *w, const struct queue_cursor *cursor)
     } values[] = {
         { "log_device", (int64_t) cursor->device }, { "log_inode", (int64_t) cursor->inode },
         { "log_offset", cursor->offset },           { "log_n", cursor->n },
-        { "fresh_floor", w->fresh_floor },
+        { "fresh_floor", w->fresh_floor },          { "running", w->ended ? 0 : 1 },
     };
     int r = 0;
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]) && r == 0; i++)

@@ -5,6 +5,8 @@ with 0, and each line of their results logs is as it should be.
 """
 
 import os
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -90,3 +92,19 @@ def start(make_daemon):
 def daemon(start):
     """A daemon with the settings of `Daemon.DEFAULTS`."""
     return start()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """{name in it: (certificate, key)}, as files."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl makes the certificate")
+    made = {}
+    for name in ("IP:127.0.0.1", "DNS:elsewhere.invalid"):
+        directory = tmp_path_factory.mktemp("tls")
+        cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                        "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=stand-in", "-addext",
+                        f"subjectAltName={name}"], check=True, capture_output=True)
+        made[name] = (cert, key)
+    return made

@@ -3,6 +3,7 @@ fail while a daemon runs, and the reckoning afterwards."""
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -70,12 +71,13 @@ class Disk:
 
 
 class Fault:
-    """System calls of a running daemon on some files fail, until the end of the `with`."""
+    """System calls of a running daemon on some files fail, or take `slow_ms`, until the end of the `with`."""
 
-    def __init__(self, daemon, paths, error, calls=WRITES, when=None):
+    def __init__(self, daemon, paths, error=None, calls=WRITES, when=None, slow_ms=None):
         self.pid = daemon.process.pid
         self.trace = os.path.join(daemon.home, "trace")
-        inject = f"inject={calls}:error={error}" + (f":when={when}" if when else "")
+        what = f"error={error}" if error else f"delay_enter={slow_ms}ms"
+        inject = f"inject={calls}:{what}" + (f":when={when}" if when else "")
         self.command = ["strace", "-f", "-qq", "-y", "-o", self.trace, "-p", str(self.pid), "-e",
                         "trace=openat,close,pwrite64," + calls, "-e", inject]
         for path in paths:
@@ -212,10 +214,11 @@ class Traffic:
         assert others <= set(self.refused), f"asked for by nobody: {others}"
 
 
-def check_refusal(error):
+def check_refusal(error, parts=("database", "results log")):
+    """The message names the part that is in trouble, and the advice the setting of either."""
     assert error.code == -32002, error.error
-    assert error.message.startswith("storage_unavailable")
-    assert isinstance(error.data, str) and error.data
+    assert re.match(rf"storage_unavailable: (the )?({'|'.join(parts)})\b", error.message), error.error
+    assert "queue.database" in error.data and "results.path" in error.data, error.error
 
 
 def settled(daemon):

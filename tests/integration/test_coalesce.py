@@ -1,4 +1,4 @@
-"""One job has one chain of attempts; each request has a result of its own (SPEC 6.5)."""
+"""One job has one chain of attempts; each request has a result of its own."""
 
 from waiting import wait_until
 

@@ -39,7 +39,7 @@ BAD += [("socket.group", "no-such-group-here"), ("socket.admin_group", "no-such-
 BAD += [("socket.mode", value) for value in ("660x", "", "0888", "rw-rw----", "77777", "-1")]
 BAD += [("socket.path", ""), ("socket.path", "/" + "x" * 108), ("spool.directory", ""), ("results.path", ""),
         ("queue.database", "")]
-BAD += [("api.ca_file", "/nonexistent/ca.pem"), ("api.proxy", "::not a url::")]
+BAD += [("api.ca_file", "/nonexistent/ca.pem"), ("api.ca_file", "/etc/passwd"), ("api.proxy", "::not a url::")]
 BAD += [("api.base_url", value) for value in (
     "", "127.0.0.1", "api.runpulse.com", "ftp://127.0.0.1", "file:///etc/passwd", "https://", "https:///x", "https//x",
     "http://api.runpulse.com", "http://192.168.0.1", "http://128.0.0.1", "http://[::2]", "http://localhost.example.com",

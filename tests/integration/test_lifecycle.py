@@ -1,6 +1,9 @@
 """Start, stop, crash, lock, socket activation, idleness."""
 
+import contextlib
 import os
+import re
+import select
 import signal
 import socket
 import sqlite3
@@ -31,6 +34,53 @@ def test_stop_and_start_again(daemon, number):
     daemon.start()
     daemon.outcome("b")
     assert len(daemon.records()) == 2
+
+
+def with_pending(number):
+    """For a command: starts it with the signal blocked and pending, which both survive an exec."""
+    return [sys.executable, "-c", "import os, signal, sys\n"
+            f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])\n"
+            f"os.kill(os.getpid(), {int(number)})\n"
+            "os.execv(sys.argv[1], sys.argv[1:])"]
+
+
+def with_early(number):
+    """For a command: sends it the signal when it has hardly begun, at its umask(). The tracer is
+    the grandchild, so the daemon has its usual process ID."""
+    if "address" in os.environ.get("PULSE_SANITIZE", ""):
+        pytest.skip("the leak checker does not work under ptrace")
+    return ["strace", "-D", "-qq", "-o", "/dev/null", "-e", "trace=umask", "-e",
+            f"inject=umask:signal={signal.Signals(number).name}:when=1"]
+
+
+EARLY = pytest.mark.parametrize("how", [with_pending, with_early])
+
+
+@EARLY
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_that_comes_before_all(make_daemon, how, number):
+    daemon = make_daemon()
+    daemon.spawn(command=[*how(number), binary_path(), "-c", daemon.config])
+    assert daemon.wait() == 0
+    assert f"stopping ({signal.Signals(number).name})" in daemon.stderr()
+    daemon.start()
+    daemon.outcome("a")
+
+
+@EARLY
+def test_a_signal_to_reload_that_comes_before_all(make_daemon, how):
+    daemon = make_daemon()
+    daemon.start(command=[*how(signal.SIGHUP), binary_path(), "-c", daemon.config])
+    wait_until(lambda: "configuration reloaded" in daemon.stderr(), "it has reloaded")
+    daemon.outcome("a")
+    daemon.stop()
+
+
+def test_a_signal_that_comes_while_the_start_fails(make_daemon):
+    daemon = make_daemon()
+    os.makedirs(daemon.database)        # a directory where a file should be
+    daemon.spawn(command=[*with_pending(signal.SIGTERM), binary_path(), "-c", daemon.config])
+    assert daemon.wait() == 1
 
 
 def test_a_restart_keeps_queued_work(start, standin):
@@ -281,6 +331,46 @@ def test_idle_means_idle(daemon, standin):
             state.update(counts=counts, since=time.monotonic())
         return time.monotonic() - state["since"] >= quiet_s
     wait_until(quiet, f"{quiet_s} s without a wake-up", LIMIT_S, interval_s=0.1)
+
+
+def test_a_log_that_nobody_reads(make_daemon):
+    daemon = make_daemon()
+    read_end, write_end = os.pipe()
+    try:
+        os.set_blocking(write_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write_end, b"x" * 4096)
+        os.set_blocking(write_end, True)        # for the daemon too: they share it
+        daemon.start(command=[sys.executable, "-c", "import os, sys\n"
+                              f"os.dup2({write_end}, 2)\n"
+                              "os.execv(sys.argv[1], sys.argv[1:])", binary_path(), "-c", daemon.config],
+                     pass_fds=[write_end])
+        assert {daemon.outcome(f"j{number}")["outcome"] for number in range(20)} == {"cancelled"}
+        assert daemon.call("ping")["pid"] == daemon.process.pid
+
+        assert set(os.read(read_end, 1 << 20)) == {ord("x")}, "there was room for a line"
+        daemon.reload()
+        poll = select.poll()
+        poll.register(read_end, select.POLLIN)
+        assert poll.poll(LIMIT_S * 1000)
+        lines = os.read(read_end, 1 << 20).decode().splitlines()
+        assert re.fullmatch(r"warning: log: [1-9]\d* lines were dropped, since there was no room for them", lines[0])
+        assert daemon.outcome("b")["outcome"] == "cancelled"
+        daemon.stop()
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+@pytest.mark.parametrize("arguments", [["-V"], ["--version"], ["-h"], ["--help"], ["-t"]])
+def test_standard_output_that_is_full(make_daemon, arguments):
+    daemon = make_daemon()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([binary_path(), "-c", daemon.config, *arguments], stdout=full, stderr=subprocess.PIPE,
+                              text=True, env=clean_environment(), timeout=20, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "pulse-canceld: standard output can't be written: No space left on device\n"
 
 
 def test_version_help_and_usage():

@@ -4,7 +4,7 @@ An HTML comment before each code block of README.md says how it is tested:
 
     <!-- test: run -->       run against the daemon (sh with bash -eu, python), in the order of the file
     <!-- test: output -->    what the block before prints; values that differ from run to run are left out
-    <!-- test: fresh -->     needs a whole machine: each command has to be in tests/fresh.sh or fresh-service.sh
+    <!-- test: fresh -->     needs a whole machine: each command has to be in tests/fresh.sh, fresh-service.sh or boot/
     <!-- test: packages -->  the list of packages has to be that of packaging/packages.sh
 """
 
@@ -14,6 +14,7 @@ import subprocess
 
 import pytest
 
+from ctl import ctl_path
 from daemon import KEY, REPOSITORY, binary_path, clean_environment
 from results import MEMBERS
 from waiting import wait_until
@@ -100,11 +101,23 @@ def run(block, substitutions):
                           timeout=60, env=clean_environment(), cwd=REPOSITORY, check=False)
 
 
+def wrapped_client(daemon):
+    """pulse-cancelctl with this daemon's paths as its defaults."""
+    path = os.path.join(daemon.home, "ctl")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"#!/bin/sh\ncommand=$1\nshift\n[ $command != results ] || set -- -f {daemon.results} \"$@\"\n"
+                   f'exec {ctl_path()} --socket {daemon.socket} "$command" "$@"\n')
+    os.chmod(path, 0o755)
+    return path
+
+
 def test_the_commands(daemon, standin):
     standin.fault(job="refused", status=401)
     assert daemon.outcome("refused")["outcome"] == "unauthorized"
+    client = wrapped_client(daemon)
     substitutions = [
         ("sudo ", ""),
+        ("pulse-cancelctl ", client + " "),
         ("/var/spool/pulse-canceld", daemon.spool),
         ("/run/pulse-canceld/socket", daemon.socket),
         ("/var/log/pulse-canceld/results.log", daemon.results),
@@ -140,7 +153,7 @@ def test_the_commands(daemon, standin):
         outcomes.setdefault(record["job_id"], []).append(record["outcome"])
     assert outcomes.pop("refused") == ["unauthorized", "cancelled"]
     assert outcomes.pop("abc123") == ["cancelled", "cancelled"]
-    assert outcomes == {job: ["cancelled"] for job in [f"job-{i}" for i in range(1, 11)] + ["after-all"]}
+    assert outcomes == {job: ["cancelled"] for job in [f"job-{i}" for i in range(1, 14)] + ["after-all"]}
     assert daemon.reasons() == {}
 
 
@@ -152,8 +165,9 @@ def test_what_mktemp_does_without_the_dot(daemon):
 
 
 def test_commands_for_a_whole_machine_are_run_by_fresh():
+    scripts = (["fresh.sh"], ["fresh-service.sh"], ["boot", "run"], ["boot", "inside"])
     tested = [set(line.replace(".service", "").split())
-              for line in (read("tests", "fresh.sh") + read("tests", "fresh-service.sh")).splitlines()]
+              for script in scripts for line in read("tests", *script).splitlines()]
     for block in BLOCKS:
         if block.test == "fresh":
             for command in commands(block.text):

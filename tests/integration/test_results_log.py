@@ -1,4 +1,4 @@
-"""The results log: exactly one line each, across rotation, SIGKILL and torn ends (SPEC 5)."""
+"""The results log: exactly one line each, across rotation, SIGKILL and torn ends."""
 
 import os
 import shutil

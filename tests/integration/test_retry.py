@@ -24,7 +24,7 @@ def waiting(item):
     return item["state"] == "waiting"
 
 
-@pytest.mark.parametrize("status", [429, 503, 500])
+@pytest.mark.parametrize("status", [429, 503, 500, 202])
 @pytest.mark.parametrize("form", ["retry_after", "retry_after_date"])
 def test_retry_after_is_a_lower_bound(start, standin, status, form):
     daemon = start(retry={"max_delay_ms": 86400000})

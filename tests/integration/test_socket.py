@@ -226,7 +226,8 @@ def error_daemon(shared_standin):
         daemon.destroy()
 
 
-@pytest.mark.parametrize("call_id", ["1", '"abc"', "0", "-5", "9007199254740993", '""', "null", '"\\u00e9\\n"', "1.5"])
+@pytest.mark.parametrize("call_id", ["1", '"abc"', "0", "-5", "9007199254740993", '""', "null", '"\\u00e9\\n"', "1.5",
+                                     pytest.param(json.dumps("x" * 1022), id="long")])
 def test_the_id_comes_back_as_it_was(error_daemon, call_id):
     with Client(error_daemon.socket) as client:
         answer = client.ask('{"jsonrpc": "2.0", "method": "ping", "id": %s}' % call_id)

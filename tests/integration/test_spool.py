@@ -272,3 +272,55 @@ def test_other_peoples_files(make_daemon):
     record, = daemon.wait_records(1)
     assert (record["job_id"], record["outcome"]) == ("abc", "cancelled")
     wait_until(lambda: not daemon.spooled(), "the file is gone")
+
+
+# -- Where leases can't tell whether somebody writes ----------------------------------------------
+
+
+@pytest.fixture
+def without_leases(make_daemon):
+    """A daemon that may not lease the files of whoever drops them, as it is not their owner."""
+    if os.getuid() != 0:
+        pytest.skip("needs a second user")
+    return make_daemon(user=65534).start()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_a_writer_that_begins_late_without_leases(without_leases, standin, mode):
+    """It is not taken for an empty file, whose name would be the job."""
+    daemon = without_leases
+    with open(os.open(path(daemon, "slow"), os.O_CREAT | os.O_WRONLY, mode), "w", encoding="ascii") as file:
+        settled(daemon)
+        assert "slow" in daemon.spooled()
+        file.write("late-1\n")
+        file.flush()
+        settled(daemon)
+        assert "slow" in daemon.spooled()
+        file.write("late-2\n")
+    if mode == 0o644:
+        jobs = {job for job in jobs_of(daemon.wait_records(6)) if job.startswith("late")}
+        assert jobs == {"late-1", "late-2"}
+    else:
+        wait_until(lambda: os.path.exists(os.path.join(daemon.rejected, "slow.reason")), "it is rejected")
+        daemon.wait_records(4)
+    assert "slow" not in {entry["job"] for entry in standin.log()}
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_an_empty_file_without_leases(without_leases, mode):
+    daemon = without_leases
+    os.close(os.open(path(daemon, "job"), os.O_CREAT | os.O_WRONLY, mode))
+    record, = daemon.wait_records(1)
+    assert record["job_id"] == "job"
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_a_link_without_leases(without_leases, mode):
+    """Nobody will announce that it is finished, even if its other name goes."""
+    daemon = without_leases
+    aside = os.path.join(daemon.home, "aside")
+    os.close(os.open(aside, os.O_CREAT | os.O_WRONLY, mode))
+    os.link(aside, path(daemon, "job"))
+    os.unlink(aside)
+    record, = daemon.wait_records(1)
+    assert record["job_id"] == "job"

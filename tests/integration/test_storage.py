@@ -319,6 +319,9 @@ def test_only_syncing_fails(watched, standin, place):
     with Fault(daemon, files_of(daemon, place), "EIO", "fsync,fdatasync"):
         traffic.one()
         wait_trouble(daemon, manager, [cause(place)])
+        with pytest.raises(RpcError) as refused:
+            daemon.cancel("refused")
+        check_refusal(refused.value, [cause(place)])
     wait_recovery(daemon, manager, pid)     # with nothing new to write
     traffic.repeat()
     assert traffic.one()

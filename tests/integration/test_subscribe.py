@@ -5,6 +5,7 @@ import socket
 
 from results import check_record
 from rpc import Client
+from storage import Fault, files_of
 from waiting import wait_until
 
 
@@ -47,6 +48,19 @@ def test_each_outcome_from_now_on(daemon, standin):
     assert [record["n"] for record in records] == [2, 3, 4, 5]
     # Nothing else has come.
     assert first.call("ping") and second.call("ping")
+
+
+def test_what_is_being_committed_is_before(daemon, standin):
+    """The answer comes after the commit that is under way: an outcome was known before it, or is told."""
+    with Fault(daemon, files_of(daemon, "database"), calls="fdatasync,fsync", slow_ms=150):
+        for job in ("a", "b", "c"):
+            standin.fault(job=job, gate=job)
+            daemon.cancel(job)
+            standin.open(job)
+            wait_until(lambda job=job: (standin.job(job) or {}).get("status") == "canceled", "the API has answered")
+            with subscribe(daemon) as client:
+                known = client.call("status", job_id=job)[0]["state"] == "done"
+                assert known or outcomes(client, 1)[0]["job_id"] == job
 
 
 def test_what_was_pending_before(daemon, standin):

@@ -1,9 +1,7 @@
-"""What goes over the wire, byte by byte (SPEC 1)."""
+"""What goes over the wire, byte by byte."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -83,30 +81,6 @@ def test_base_url_by_name(start, standin):
     assert ["Host", f"localhost:{standin.port}"] in only_request(standin)["headers"]
 
 
-def test_environment_proxies_and_netrc_are_ignored(start, standin):
-    environment = {name: "http://127.0.0.1:1" for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY",
-                                                            "HTTPS_PROXY", "ALL_PROXY")}
-    daemon = None
-    environment["HOME"] = "/nonexistent"
-    daemon = start(environment=environment)
-    netrc = os.path.join(daemon.home, ".netrc")
-    with open(netrc, "w", encoding="ascii") as file:
-        file.write("machine 127.0.0.1 login user password secret\ndefault login user password secret\n")
-    os.chmod(netrc, 0o600)
-    daemon.stop()
-    daemon.environment.update(HOME=daemon.home, NETRC=netrc)
-    daemon.start()
-    assert daemon.outcome("a")["outcome"] == "cancelled"
-    names = {name.lower() for name, _ in only_request(standin)["headers"]}
-    assert names == {name.lower() for name in HEADERS}
-
-
-def test_configured_proxy(start, standin):
-    daemon = start(base_url="http://localhost:9", api={"proxy": standin.url})
-    assert daemon.outcome("a")["outcome"] == "cancelled"
-    assert only_request(standin)["path"] == "http://localhost:9/cancel/a"
-
-
 def test_cookies_are_not_kept(daemon, standin):
     standin.fault(headers={"Set-Cookie": "a=b; Path=/"}, times=None)
     daemon.outcome("a")
@@ -128,21 +102,6 @@ def test_hostile_names_never_reach_the_wire(daemon, standin):
     assert daemon.outcome("last")["outcome"] == "cancelled"
     assert [entry["job"] for entry in standin.log()] == ["last"]
     assert len(daemon.records()) == 1
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificate")
-    made = {}
-    for name in ("IP:127.0.0.1", "DNS:elsewhere.invalid"):
-        directory = tmp_path_factory.mktemp("tls")
-        cert, key = str(directory / "cert.pem"), str(directory / "key.pem")
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                        "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=stand-in", "-addext",
-                        f"subjectAltName={name}"], check=True, capture_output=True)
-        made[name] = (cert, key)
-    return made
 
 
 def test_https_with_a_certificate_that_verifies(start, certificate):

@@ -22,10 +22,11 @@ LAYERS = [
 APART = {"ctl": {"base", "model"}}
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 
-# Each library stays behind one file, so that what it can do and where it bites is known in one place.
+# Each library stays behind one file, so that what it can do and where it bites is known in one place
+# (two of them share it with files beside it by a private header).
 ONLY_IN = [
-    (re.compile(r"curl/"), "dispatch/http.c"),
-    (re.compile(r"sqlite3(ext)?\.h$"), "queue/sqlite.c"),
+    (re.compile(r"curl/"), "dispatch/http.c", "dispatch/http_loop.c", "dispatch/http_private.h"),
+    (re.compile(r"sqlite3(ext)?\.h$"), "queue/sqlite.c", "queue/sqlite_private.h"),
     (re.compile(r"libconfig\.h"), "model/config.c"),
     (re.compile(r"systemd/"), "daemon/"),
     (re.compile(r"(curses|ncurses|term)\.h|ncursesw/"), "ctl/top_screen.c"),
@@ -55,9 +56,10 @@ def project_include(source, folder, included, root):
 
 def library_include(source, included):
     """What is wrong with `#include <included>` in the file `source`."""
-    for pattern, place in ONLY_IN:
-        if pattern.match(included) and not (source.startswith(place) if place.endswith("/") else source == place):
-            return f"<{included}> belongs in {place} only"
+    for pattern, *places in ONLY_IN:
+        at_home = any(source.startswith(place) if place.endswith("/") else source == place for place in places)
+        if pattern.match(included) and not at_home:
+            return f"<{included}> belongs in {', '.join(places)} only"
     return None
 
 

@@ -4,16 +4,20 @@ import json
 import re
 from urllib.parse import parse_qs, urlsplit
 
+from standin_fault import Script
+
 
 def add_faults(pulse, body):
     scripts = body if isinstance(body, list) else [body]
-    return {"faults": len([pulse.add_fault(script) for script in scripts])}
+    for script in scripts:
+        pulse.script.add(script)
+    return {"faults": len(scripts)}
 
 
 def put_jobs(pulse, body):
     jobs = body if isinstance(body, list) else [body]
     for job in jobs:
-        pulse.put_job(job.get("job_id"), job.get("status", "processing"), job.get("next", []))
+        pulse.put_job(job.get("job_id"), job.get("status", "processing"), job.get("next", []), job.get("finish"))
     return {"jobs": len(jobs)}
 
 
@@ -34,7 +38,7 @@ def put_settings(pulse, body):
 
 
 def clear_faults(pulse, _body):
-    count, pulse.faults = len(pulse.faults), []
+    count, pulse.script = len(pulse.script.faults()), Script()
     return {"cleared": count}
 
 
@@ -52,17 +56,19 @@ def get_log(pulse, query):
     for name in ("job", "route"):
         if name in query:
             entries = [entry for entry in entries if entry[name] == query[name]]
+    if "brief" in query:
+        entries = [{name: value for name, value in entry.items() if name != "headers"} for entry in entries]
     return entries
 
 
 def get_faults(pulse, _query):
-    return [{**fault.script, "used": fault.used, "left": fault.left} for fault in pulse.faults]
+    return [{**fault.script, "used": fault.used, "left": fault.left} for fault in pulse.script.faults()]
 
 
 POSTS = {"fault": add_faults, "clear": clear_faults, "jobs": put_jobs, "settings": put_settings, "reset": reset,
          "open": open_gate}
 GETS = {"log": get_log, "faults": get_faults, "counts": lambda pulse, _query: pulse.counts(),
-        "jobs": lambda pulse, query: [job for name, job in pulse.jobs.items() if query.get("job", name) == name]}
+        "jobs": lambda pulse, query: pulse.records(query.get("job"))}
 
 
 def admin(pulse, method, target, body):

@@ -92,8 +92,14 @@ class StandIn:
     def settings(self, **settings):
         return self._admin("POST", "settings", settings)
 
-    def put_job(self, job_id, status="processing", following=()):
-        return self._admin("POST", "jobs", {"job_id": job_id, "status": status, "next": list(following)})
+    def put_job(self, job_id, status="processing", following=(), finish=None):
+        return self._admin("POST", "jobs", {"job_id": job_id, "status": status, "next": list(following),
+                                            "finish": finish})
+
+    def put(self, what, documents):
+        """Many `jobs`, or lines of the `fault` script, at once."""
+        for first in range(0, len(documents), 1000):
+            self._admin("POST", what, documents[first:first + 1000])
 
     def job(self, job_id):
         """The job's record, or None."""

@@ -17,6 +17,7 @@ REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 302: "
            501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}
 BODYLESS = (204, 304)
 MAX_HEAD = 64 * 1024
+PIECE = 64 * 1024       # longer bodies go out in such pieces, as fast as the client takes them
 
 
 class Connection(asyncio.Protocol):
@@ -30,6 +31,8 @@ class Connection(asyncio.Protocol):
         self.buffer = b""
         self.busy = False
         self.entry = None       # the log entry of the exchange that is still open
+        self.pieces = None      # what is left of a long body
+        self.paused = False
 
     # -- asyncio ----------------------------------------------------------------------------
 
@@ -96,17 +99,25 @@ class Connection(asyncio.Protocol):
         elif plan.delay_ms:
             delay_ms, plan.delay_ms = plan.delay_ms, 0
             self.loop.call_later(delay_ms / 1000, self.perform, plan)
+        elif plan.hang is not None and self.entry is not None:
+            hang, plan.hang = plan.hang, None
+            if hang == "after":
+                self.pulse.take_effect(self.entry, plan)
+                plan.effect = None
+            self.pulse.wait_at("never", lambda: self.perform(plan))
         elif self.entry is not None:
             self.carry_out(plan)
 
     def carry_out(self, plan):
         self.pulse.take_effect(self.entry, plan)
-        entry, self.entry = self.entry, None
+        entry = self.entry
+        entry["status"] = None if plan.reset else plan.status
+        if plan.reset or plan.raw is not None or plan.truncate is not None or len(plan.body) <= PIECE:
+            self.entry = None
         if plan.reset:
             self.pulse.finish(entry, f"reset {plan.reset}")
             self.abort()
             return
-        entry["status"] = plan.status
         if plan.raw is not None:
             self.transport.write(plan.raw)
             self.pulse.finish(entry, "raw")
@@ -115,11 +126,48 @@ class Connection(asyncio.Protocol):
         body, cut = plan.body, plan.truncate
         if cut is not None:
             self.pulse.finish(entry, "truncated")
+            entry["body_sent"] = len(body[:cut])
             self.send(plan.status, plan.headers, body[:cut], max(len(body), cut + 1))
             self.transport.close()
             return
+        if len(body) > PIECE:
+            self.send_pieces(plan)
+            return
+        entry["body_sent"] = len(body)
         self.pulse.finish(entry, str(plan.status))
         self.send(plan.status, plan.headers, body)
+        self.next(plan)
+
+    def send_pieces(self, plan):
+        """A body that is too long to be handed over at once: the log entry's `body_sent` tells how
+        much of it the client took, but for what fits into the buffers of two sockets."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
+        self.transport.set_write_buffer_limits(high=PIECE)
+        self.send(plan.status, plan.headers, b"", len(plan.body))
+        self.pieces = plan, memoryview(plan.body)
+        self.send_piece()
+
+    def send_piece(self):
+        while self.pieces is not None and not self.paused and not self.transport.is_closing():
+            plan, rest = self.pieces
+            self.entry["body_sent"] += len(rest[:PIECE])
+            self.pieces = (plan, rest[PIECE:]) if len(rest) > PIECE else None
+            self.transport.write(bytes(rest[:PIECE]))
+            if self.pieces is None:
+                entry, self.entry = self.entry, None
+                self.pulse.finish(entry, str(plan.status))
+                self.next(plan)
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+        self.loop.call_soon(self.send_piece)    # not amid the transport's own writing
+
+    def next(self, plan):
+        """The answer is out."""
         if plan.close:
             self.transport.close()
         self.busy = False

@@ -10,9 +10,8 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from standin_fault import Fault
+from standin_fault import STATUSES, Script
 
-STATUSES = ("pending", "processing", "completed", "failed", "canceled")
 FINAL = ("completed", "failed", "canceled")
 ROUTE = re.compile(r"^(.*)/(cancel|job)/([^/?#]+)$")
 DEFAULTS = {
@@ -30,8 +29,10 @@ class Plan:
     headers: dict = field(default_factory=dict)
     body: bytes = b""
     effect: str = None
+    effect_after_ms: int = 0    # after the answer, or what takes its place
     delay_ms: int = 0
     gate: str = None
+    hang: str = None        # "before" or "after" the effect
     reset: str = None       # "before" or "after" the effect
     truncate: int = None    # bytes of the body that are sent
     raw: bytes = None       # instead of an HTTP answer
@@ -51,6 +52,54 @@ ENVELOPES = {400: ("REQ_001", "Bad request"), 401: ("AUTH_002", "Invalid API key
 def error_body(status):
     code, message = ENVELOPES.get(status, (f"GENERAL_{status}", f"Status {status}"))
     return envelope(code, message)
+
+
+class Job:
+    """A job, and what became of it: `history` is the truth that results are compared with.
+
+    What is going to happen to it by itself is in `due`. Nobody looks at a job without `ripen()`, so
+    that no timer is needed."""
+
+    def __init__(self, job_id, status):
+        self.job_id = job_id
+        self.cancels = self.gets = 0
+        self.next = []
+        self.finish = None      # {"status", and one of "after_ms", "at_cancel", "at_get"}
+        self.due = []           # [time, status, number of the log entry or None]
+        self.history = []       # [time, status, number of the log entry or None]
+        self.become(time.time(), status, None)
+
+    def become(self, at, status, by):
+        self.status = status
+        self.history.append([at, status, by])
+
+    def ripen(self):
+        now = time.time()
+        for one in sorted(one for one in self.due if one[0] <= now):
+            self.due.remove(one)
+            if self.status not in FINAL:
+                self.become(*one)
+
+    def touched(self, route, by):
+        """A request about it comes in."""
+        if route == "get":
+            self.gets += 1
+        else:
+            self.cancels += 1
+        finish = self.finish
+        if finish is not None and "after_ms" in finish:
+            self.due.append([time.time() + finish["after_ms"] / 1000, finish["status"], None])
+            self.finish = None
+        elif finish is not None and (self.cancels >= finish.get("at_cancel", self.cancels + 1) or
+                                     self.gets >= finish.get("at_get", self.gets + 1)):
+            self.due.append([time.time(), finish["status"], by])
+            self.finish = None
+        self.ripen()
+
+    def record(self):
+        self.ripen()
+        return {"job_id": self.job_id, "status": self.status, "cancels": self.cancels, "gets": self.gets,
+                "history": self.history}
 
 
 def encode(document):
@@ -73,7 +122,7 @@ class Pulse:
         self.keys = set(self.first_keys)
         self.settings = json.loads(json.dumps(DEFAULTS))
         self.jobs = {}
-        self.faults = []
+        self.script = Script()
         self.log = []
         self.in_flight = 0
         self.max_in_flight = 0
@@ -118,7 +167,8 @@ class Pulse:
                      ("GET", "job"): "get"}.get((method, found[2]))
         entry = {"i": len(self.log), "time": time.time(), "connection": connection, "method": method, "path": target,
                  "headers": headers, "body_bytes": body_bytes, "route": route, "job": job, "status": None,
-                 "answer": None, "effect": None, "done_time": None}
+                 "answer": None, "effect": None, "done_time": None,
+                 "body_sent": 0, "fault": None}
         self.log.append(entry)
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
@@ -134,25 +184,30 @@ class Pulse:
     def judge(self, entry):
         plan = self.plain_answer(entry)
         if entry["route"] is not None:
-            for fault in self.faults:
-                if fault.matches(entry):
-                    fault.alter(plan, entry, error_body)
-                    self.faults = [one for one in self.faults if one.left != 0]
-                    break
+            job = self.jobs.get(entry["job"])
+            fault = self.script.take(entry, job.status if job else None)
+            if fault is not None:
+                entry["fault"] = fault.script
+                fault.alter(plan, entry, error_body)
         return plan
 
     def take_effect(self, entry, plan):
         job = self.jobs.get(entry["job"])
-        if plan.effect is None or job is None or plan.reset == "before" or job["status"] in FINAL:
+        if job is not None:
+            job.ripen()
+        if plan.effect is None or job is None or plan.reset == "before" or job.status in FINAL:
             return
-        job["status"] = plan.effect
         entry["effect"] = plan.effect
+        if plan.effect_after_ms:
+            job.due.append([time.time() + plan.effect_after_ms / 1000, plan.effect, entry["i"]])
+        else:
+            job.become(time.time(), plan.effect, entry["i"])
 
     def job(self, job_id):
         """The job, made on first sight unless unknown jobs are to be unknown."""
         job = self.jobs.get(job_id)
         if job is None and self.settings["unknown_jobs"] == "create":
-            job = self.jobs[job_id] = {"job_id": job_id, "status": self.settings["new_status"], "cancels": 0, "gets": 0}
+            job = self.jobs[job_id] = Job(job_id, self.settings["new_status"])
         return job
 
     def plain_answer(self, entry):
@@ -177,39 +232,39 @@ class Pulse:
         job = self.job(entry["job"])
         if job is None:
             return refuse(404)
+        job.touched(route, entry["i"])
         if route == "get":
-            job["gets"] += 1
-            self.advance(job)
-            plan.body = encode({"job_id": job["job_id"], "status": job["status"]})
+            # A job with `next` statuses takes on one at each GET after the first.
+            if job.gets > 1 and job.next:
+                job.become(time.time(), job.next.pop(0), entry["i"])
+            plan.body = encode({"job_id": job.job_id, "status": job.status})
             return plan
-        job["cancels"] += 1
-        if job["status"] in ("completed", "failed") and self.settings["finished_status"] != 200:
+        if job.status in ("completed", "failed") and self.settings["finished_status"] != 200:
             return refuse(self.settings["finished_status"])
-        plan.body = encode({"job_id": job["job_id"], "message": "Job cancelled successfully"})
+        plan.body = encode({"job_id": job.job_id, "message": "Job cancelled successfully"})
         plan.effect = "canceled"
         return plan
 
-    @staticmethod
-    def advance(job):
-        """A job with `next` statuses takes on one at each GET after the first."""
-        if job["gets"] > 1 and job.get("next"):
-            job["status"] = job["next"].pop(0)
-
     # -- what the admin interface asks ------------------------------------------------------
 
-    def add_fault(self, script):
-        fault = Fault(script)
-        self.faults.append(fault)
-        return fault
-
-    def put_job(self, job_id, status, following):
+    def put_job(self, job_id, status, following, finish):
         if not isinstance(job_id, str) or status not in STATUSES:
             raise ValueError(f"a job has a job_id and a status among {', '.join(STATUSES)}")
         if not all(one in STATUSES for one in following):
             raise ValueError("next: a list of statuses")
-        job = self.jobs.get(job_id) or {"job_id": job_id, "cancels": 0, "gets": 0}
-        job.update(status=status, next=list(following))
-        self.jobs[job_id] = job
+        if finish is not None and (finish.get("status") not in FINAL or
+                                   len(finish.keys() & {"after_ms", "at_cancel", "at_get"}) != 1 or len(finish) != 2):
+            raise ValueError("finish: a final status, and one of after_ms, at_cancel, at_get")
+        job = self.jobs.get(job_id)
+        if job is None:
+            job = self.jobs[job_id] = Job(job_id, status)
+        else:
+            job.become(time.time(), status, None)
+        job.next, job.finish, job.due = list(following), finish, []
+
+    def records(self, job_id=None):
+        jobs = self.jobs.values() if job_id is None else filter(None, [self.jobs.get(job_id)])
+        return [job.record() for job in jobs]
 
     def counts(self):
         routes = {"cancel": 0, "delete": 0, "get": 0, "other": 0}
@@ -217,8 +272,10 @@ class Pulse:
             routes[entry["route"] or "other"] += 1
         statuses = {}
         for job in self.jobs.values():
-            statuses[job["status"]] = statuses.get(job["status"], 0) + 1
+            job.ripen()
+            statuses[job.status] = statuses.get(job.status, 0) + 1
         return {"requests": len(self.log), "routes": routes, "jobs": statuses, "in_flight": self.in_flight,
                 "max_in_flight": self.max_in_flight, "connections": len(self.connections),
-                "connections_made": self.connections_made, "faults": len(self.faults),
+                "connections_made": self.connections_made, "faults": len(self.script.faults()),
+                "to_come": sum(len(job.due) for job in self.jobs.values()),
                 "waiting": {gate: len(waiting) for gate, waiting in self.gates.items() if waiting}}

@@ -52,8 +52,9 @@ def test_cancel_makes_the_job_on_first_sight_and_cancels_it(standin):
     status, headers, body = cancel(standin, "abc123-def456-ghi789")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     assert body == {"job_id": "abc123-def456-ghi789", "message": "Job cancelled successfully"}
-    assert standin.job("abc123-def456-ghi789") == {"job_id": "abc123-def456-ghi789", "status": "canceled",
-                                                   "cancels": 1, "gets": 0}
+    job = standin.job("abc123-def456-ghi789")
+    assert [change[1:] for change in job.pop("history")] == [["processing", None], ["canceled", 0]]
+    assert job == {"job_id": "abc123-def456-ghi789", "status": "canceled", "cancels": 1, "gets": 0}
 
 
 def test_delete_job_and_get_job(standin):
@@ -91,6 +92,81 @@ def test_a_job_goes_through_its_life(standin):
     assert seen == ["pending", "processing", "completed", "completed"]
 
 
+def history(standin, job):
+    return [change[1:] for change in standin.job(job)["history"]]
+
+
+def test_a_job_ends_by_itself(standin):
+    standin.put_job("a", "pending", finish={"status": "completed", "at_cancel": 2})
+    standin.put_job("b", "pending", finish={"status": "failed", "at_get": 2})
+    standin.put_job("c", "pending", finish={"status": "completed", "after_ms": 50})
+    standin.fault(job="a", status=500)
+    assert [cancel(standin, "a")[0] for _ in range(2)] == [500, 500]
+    assert history(standin, "a") == [["pending", None], ["completed", 1]]
+    assert [cancel(standin, "b", method="GET", route="job")[2]["status"] for _ in range(2)] == ["pending", "failed"]
+    assert cancel(standin, "c", method="GET", route="job")[2]["status"] == "pending"
+    while standin.counts()["to_come"]:
+        pass
+    first, last = standin.job("c")["history"]
+    assert last[1:] == ["completed", None] and last[0] - standin.log(job="c")[0]["time"] >= 0.05 > 0 >= first[0] - last[0]
+    assert cancel(standin, "c")[0] == 500 and standin.job("c")["status"] == "completed"
+
+
+def test_an_effect_that_comes_late(standin):
+    standin.fault(job="a", effect_after_ms=50)
+    standin.fault(job="b", effect="completed", effect_after_ms=50)
+    assert (cancel(standin, "a")[0], cancel(standin, "b")[0]) == (200, 200)
+    assert standin.counts()["jobs"] == {"processing": 2}
+    while standin.counts()["to_come"]:
+        pass
+    assert history(standin, "a") == [["processing", None], ["canceled", 0]]
+    assert history(standin, "b") == [["processing", None], ["completed", 1]]
+
+
+def test_faults_for_jobs_of_a_status(standin):
+    standin.fault(when="canceled", status=404, times=None)
+    standin.fault(job="b", when=["completed", "failed"], status=409)
+    standin.put_job("b", "failed")
+    assert [cancel(standin, "a")[0] for _ in range(3)] == [200, 404, 404]
+    assert [cancel(standin, "b")[0] for _ in range(2)] == [409, 500]
+
+
+def test_the_first_fault_that_matches_is_used(standin):
+    standin.put("fault", [{"job": "a", "status": 502}, {"status": 503}, {"job": "a", "status": 504},
+                          {"prefix": "a", "status": 501, "times": 2}])
+    assert [fault["status"] for fault in standin.faults()] == [502, 503, 504, 501]
+    assert [cancel(standin, "a")[0] for _ in range(6)] == [502, 503, 504, 501, 501, 200]
+    assert standin.faults() == []
+
+
+def test_what_get_says(standin):
+    def get(**script):
+        standin.fault(on="get", **script)
+        return cancel(standin, "a", method="GET", route="job")[2]
+
+    assert get(job_id="b", job_status="canceled") == {"job_id": "b", "status": "canceled"}
+    assert get(job_status="resting") == {"job_id": "a", "status": "resting"}
+    assert get(status=500)["error"]["code"] == "JOB_003"
+    answer = get(result_bytes=200_000)
+    assert (list(answer), answer["status"], len(answer["result"]["pages"])) == (["job_id", "status", "result"],
+                                                                                "processing", 200_000)
+    answer = get(result_bytes=5, status_last=True)
+    assert (list(answer), answer["status"]) == (["job_id", "result", "status"], "processing")
+    assert standin.log()[3]["body_sent"] > 200_000
+
+
+def test_a_client_that_takes_only_the_beginning(standin):
+    standin.fault(on="get", result_bytes=32_000_000)
+    with socket.create_connection(("127.0.0.1", standin.port), timeout=10) as sock:
+        sock.sendall(b"GET /job/a HTTP/1.1\r\nx-api-key: test-key\r\n\r\n")
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    while standin.log(job="a")[0]["answer"] is None:
+        pass
+    entry = standin.log(job="a", brief=1)[0]
+    assert (entry["answer"], entry["status"], "headers" in entry) == ("client left", 200, False)
+    assert 0 < entry["body_sent"] < 10_000_000
+
+
 @pytest.mark.parametrize("gone", [404, 405, 410, 501])
 def test_a_route_that_is_gone_has_no_envelope(standin, gone):
     standin.settings(routes={"cancel": gone})
@@ -105,6 +181,7 @@ def test_a_fault_comes_so_many_times(standin):
     assert [status for status, _, _ in answers] == [500, 500, 200]
     assert answers[0][2]["error"]["code"] == "JOB_003"
     assert [entry["effect"] for entry in standin.log()] == [None, None, "canceled"]
+    assert [entry["fault"] and entry["fault"]["status"] for entry in standin.log()] == [500, 500, None]
     assert standin.faults() == []
 
 
@@ -215,7 +292,14 @@ class Other:
 
 def test_hang_never_answers_and_delay_answers_late(standin):
     standin.fault(job="a", hang=True)
+    standin.fault(job="c", hang="after")
     standin.fault(job="b", delay_ms=50)
+    with socket.create_connection(("127.0.0.1", standin.port)) as sock:
+        sock.sendall(b"POST /cancel/c HTTP/1.1\r\nx-api-key: test-key\r\n\r\n")
+        while standin.job("c") is None or standin.job("c")["status"] != "canceled":
+            pass
+    while standin.log(job="c")[0]["answer"] != "client left":
+        pass
     with socket.create_connection(("127.0.0.1", standin.port)) as sock:
         sock.sendall(b"POST /cancel/a HTTP/1.1\r\nx-api-key: test-key\r\n\r\n")
         assert cancel(standin, "b")[0] == 200
@@ -226,6 +310,7 @@ def test_hang_never_answers_and_delay_answers_late(standin):
             sock.recv(1)
     while standin.log(job="a")[0]["answer"] != "client left":
         pass
+    assert (standin.job("a")["status"], standin.log(job="c")[0]["effect"]) == ("processing", "canceled")
 
 
 def test_the_log_has_requests_as_they_were_on_the_wire(standin):
@@ -241,6 +326,8 @@ def test_the_log_has_requests_as_they_were_on_the_wire(standin):
 @pytest.mark.parametrize("path, document", [("fault", {"statsu": 500}), ("fault", {"job": "a", "prefix": "b"}),
                                             ("fault", {"effect": "x"}), ("fault", {"regex": "("}),
                                             ("fault", {"reset": "now"}), ("fault", {"on": "put"}),
+                                            ("fault", {"hang": "now"}), ("fault", {"times": 0}), ("fault", {"when": "cancelled"}),
+                                            ("jobs", {"job_id": "a", "finish": {"status": "completed"}}),
                                             ("settings", {"x": 1}), ("settings", {"routes": {"x": 404}}),
                                             ("jobs", {"job_id": "a", "status": "cancelled"}), ("open", {})])
 def test_mistakes_in_the_script_are_refused(standin, path, document):

@@ -473,6 +473,48 @@ static void test_log(void **state)
     (void) close(fds[1]);
 }
 
+/* A blocking pipe of four pages that nobody reads for a while. */
+static void test_log_without_room(void **state)
+{
+    (void) state;
+    char text[40000];
+    char longer[6000];
+    int fds[2];
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    assert_int_equal(fcntl(fds[1], F_SETPIPE_SZ, 16384), 16384);
+    int saved = dup(STDERR_FILENO);
+    assert_true(saved >= 0 && dup2(fds[1], STDERR_FILENO) >= 0);
+    log_init();
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+
+    log_info("one");
+    log_info("%s", longer);
+    log_info("%s", longer); /* for which there is room in part */
+    log_info("dropped");
+    log_info("dropped");
+    capture(text, sizeof(text), fds);
+    log_info("two");
+    capture(longer, sizeof(longer), fds);
+    log_info("three");
+    (void) dup2(saved, STDERR_FILENO);
+    (void) close(saved);
+    log_init();
+
+    assert_memory_equal(text, "info: one\ninfo: xxx", 19);
+    assert_true(strlen(text) <= 16384);
+    const char *note = "warning: log: 3 lines were dropped, since there was no room for them\n"
+                       "info: two\n";
+    /* What was cut ends where it was cut. */
+    assert_string_equal(longer + (longer[0] == '\n'), note);
+    assert_int_equal(longer[0] == '\n', text[strlen(text) - 1] != '\n');
+    capture(text, sizeof(text), fds);
+    assert_string_equal(text, "info: three\n");
+    (void) close(fds[0]);
+    (void) close(fds[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -488,6 +530,7 @@ int main(void)
         cmocka_unit_test(test_u64map_hash),
         cmocka_unit_test(test_uuid_order),
         cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log_without_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

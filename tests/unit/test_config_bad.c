@@ -164,6 +164,7 @@ static const struct bad_case bad_cases[] = {
     BAD_PROXY("http://u:secret@", "its host is not a name or an address"),
     BAD_PROXY("http://proxy/x", "must end after its host and port"),
     BAD_PROXY("http://proxy?x", "must end after its host and port"),
+    BAD_PROXY("http://u:p%00q@proxy", "must not have a NUL byte (%00) in its user or password"),
     BAD_PROXY("http://pro xy", "byte 11 is not allowed in a URL"),
     { "api = { base_url = \"http://localhost\";\n proxy = \"http://proxy:3128\"; };",
       ":2: api.proxy: with a plain http api.base_url the proxy must be on this machine, since the "
@@ -188,6 +189,49 @@ static void test_bad_files(void **state)
 {
     for (size_t i = 0; i < sizeof(bad_cases) / sizeof(bad_cases[0]); i++)
         assert_bad(*state, bad_cases[i].text, strlen(bad_cases[i].text), bad_cases[i].what);
+}
+
+/* What is not a certificate that a line of its own begins and another ends. */
+static void test_ca_file(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "hello\n",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n",
+        "# -----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        "-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n",
+        "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n",
+        "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n",
+    };
+    static const char *const good[] = {
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        "The root:\r\n-----BEGIN TRUSTED CERTIFICATE-----\r\nMIIB\r\n"
+        "-----END TRUSTED CERTIFICATE-----",
+        "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
+        "-----BEGIN X509 CERTIFICATE-----\nMIIB\n-----END X509 CERTIFICATE-----\n",
+    };
+    struct place *p = *state;
+    char text[512];
+    char what[512];
+    /* The key file is read from elsewhere here, so its place is free. */
+    (void) snprintf(text, sizeof(text), "\napi = { ca_file = \"%s\"; };", p->key_file);
+    (void) snprintf(what, sizeof(what),
+                    ":2: api.ca_file: %s: holds no certificate in PEM (from "
+                    "-----BEGIN CERTIFICATE----- on)",
+                    p->key_file);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        write_file(p->key_file, bad[i], strlen(bad[i]), 0644);
+        assert_bad(p, text, strlen(text), what);
+    }
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        write_file(p->key_file, good[i], strlen(good[i]), 0644);
+        config_unload(load_good(p, text));
+    }
+
+    assert_int_equal(unlink(p->key_file), 0);
+    assert_int_equal(mkfifo(p->key_file, 0600), 0);
+    (void) snprintf(what, sizeof(what), ":2: api.ca_file: %s: is not a regular file", p->key_file);
+    assert_bad(p, text, strlen(text), what);
 }
 
 static void test_nul_byte(void **state)
@@ -255,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_bad_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ca_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nul_byte, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_huge, setup, teardown),

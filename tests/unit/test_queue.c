@@ -178,7 +178,7 @@ static void on_stopped(void *userdata)
 static void stop(struct fixture *f)
 {
     f->stopped = false;
-    queue_stop(f->queue, on_stopped, f);
+    queue_stop(f->queue, true, on_stopped, f);
     assert_int_equal(uv_run(&f->loop, UV_RUN_DEFAULT), 0);
     assert_true(f->stopped);
     queue_destroy(f->queue);
@@ -521,6 +521,7 @@ static void test_a_very_long_chain(void **state)
     assert_int_equal(f->n_settled, N);
     assert_int_equal(pending(f), 0);
     assert_int_equal(f->settled[N - 1].n, N);
+    assert_int_equal(queue_stalled_ms(f->queue), 0); /* the parts count as one */
     stop(f);
     start(f);
     size_t lines = 0;
@@ -577,8 +578,8 @@ static void test_nothing_is_taken_after_the_stop(void **state)
 {
     struct fixture *f = *state;
     f->stopped = false;
-    queue_stop(f->queue, on_stopped, f);
-    queue_set_held(f->queue, true, on_refused, f);
+    queue_stop(f->queue, true, on_stopped, f);
+    queue_set_note(f->queue, "held", 1, on_refused, f);
     queue_flush(f->queue, 0, on_refused, f);
     queue_barrier(f->queue, on_refused, f);
     struct queue_query *query = queue_query_create(QUERY_LIST);
@@ -624,6 +625,22 @@ static void test_a_barrier(void **state)
     assert_int_equal(f->n_settled_at_barrier, 2);
 }
 
+/* For the watchdog: a put that waits for the writer, and then does not. */
+static void test_how_long_it_stands_still(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(queue_stalled_ms(f->queue), 0);
+    struct queue_put *p = queue_put_create(1);
+    p->requests[0] = make("r1", "a", 60000);
+    p->done = on_put;
+    p->userdata = f;
+    assert_int_equal(queue_put(f->queue, p), 0);
+    while (queue_stalled_ms(f->queue) == 0) /* nobody takes the answer */
+        continue;
+    run_until(f, &f->n_returned, 2);
+    assert_int_equal(queue_stalled_ms(f->queue), 0);
+}
+
 static void test_a_second_daemon_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -652,6 +669,7 @@ int main(void)
         TEST(test_reading_by_job),
         TEST(test_nothing_is_taken_after_the_stop),
         TEST(test_a_barrier),
+        TEST(test_how_long_it_stands_still),
         TEST(test_a_second_daemon_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,6 +71,8 @@ struct call_case {
 #define V "\"jsonrpc\":\"2.0\""
 #define BAD_ID "id is not a string, a 64-bit number or null"
 #define X50 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+#define X250 X50 X50 X50 X50 X50
+#define X1000 X250 X250 X250 X250
 
 static const struct call_case call_cases[] = {
     { "{" V ",\"method\":\"ping\",\"id\":1}", 0, "ping", "1", false, false, "" },
@@ -121,10 +123,10 @@ static const struct call_case call_cases[] = {
       false, false, BAD_ID },
     { "{" V ",\"method\":\"x\",\"id\":-99999999999999999999}", RPC_INVALID_REQUEST, NULL, "null",
       false, false, BAD_ID },
-    { "{" V ",\"method\":\"x\",\"id\":\"" X50 X50 X50 X50 X50 "xxx\"}", 0, "x",
-      "\"" X50 X50 X50 X50 X50 "xxx\"", false, false, "" },
-    { "{" V ",\"method\":\"x\",\"id\":\"" X50 X50 X50 X50 X50 "xxxx\"}", RPC_INVALID_REQUEST, NULL,
-      "null", false, false, "id is longer than 255 bytes" },
+    { "{" V ",\"method\":\"x\",\"id\":\"" X1000 "xxxxxxxxxxxxxxxxxxxxxx\"}", 0, "x",
+      "\"" X1000 "xxxxxxxxxxxxxxxxxxxxxx\"", false, false, "" },
+    { "{" V ",\"method\":\"x\",\"id\":\"" X1000 "xxxxxxxxxxxxxxxxxxxxxxx\"}", RPC_INVALID_REQUEST,
+      NULL, "null", false, false, "id is longer than 1024 bytes" },
 };
 
 static void test_read_call(void **state)
