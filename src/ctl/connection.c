@@ -101,7 +101,8 @@ static int read_some(struct connection *c)
     return 0;
 }
 
-/* A daemon that turns us away says why and closes: the write fails, but there is something to read. */
+/* A daemon that turns us away says why and closes: the write fails, but there is an answer to
+ * read. */
 static int write_or_read(struct connection *c)
 {
     int r = write_some(c);

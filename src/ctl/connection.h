@@ -31,9 +31,9 @@ int connection_open(struct connection *c, const char *path);
 int connection_send(struct connection *c, const char *text, size_t len);
 
 /* Waits until something can be written or read, or until `extra_fd` (-1 = none) can be read, then
- * writes and reads what goes. `unblocked` is the signal mask meanwhile (NULL = as it is). A line that
- * is there already is no reason not to wait. 1, 0 when the time is over (`timeout_ms` -1 = never),
- * -EINTR, or -errno when the connection is lost. */
+ * writes and reads what goes. `unblocked` is the signal mask meanwhile (NULL = as it is). A line
+ * that is there already is no reason not to wait. 1, 0 when the time is over (`timeout_ms` -1 =
+ * never), -EINTR, or -errno when the connection is lost. */
 int connection_wait(struct connection *c, int timeout_ms, const sigset_t *unblocked, int extra_fd,
                     bool *ret_extra);
 

@@ -9,8 +9,8 @@
 
 struct log_reader;
 
-/* Opens `path` and the files in its directory whose names begin with its name. What can't be read is
- * told and left out. 0, -ENOENT when there is no file at all, or -errno. */
+/* Opens `path` and the files in its directory whose names begin with its name. What can't be read
+ * is told and left out. 0, -ENOENT when there is no file at all, or -errno. */
 int log_reader_open(struct log_reader **ret, const char *path);
 void log_reader_close(struct log_reader *r);
 

@@ -142,7 +142,8 @@ static void put_cut(const struct output *out, FILE *file, enum style style, cons
     bool styled = out->colour && style != STYLE_PLAIN;
     if (styled)
         (void) fputs(style_begin(style), file);
-    (void) fwrite(b.data, 1, b.len, file);
+    if (b.len > 0)
+        (void) fwrite(b.data, 1, b.len, file);
     if (styled)
         (void) fputs("\033[0m", file);
     buf_finish(&b);

@@ -87,8 +87,8 @@ static bool meets(const struct filter *f, struct json_object *result)
            (f->until[0] == '\0' || strcmp(time, f->until) < 0);
 }
 
-/* Cheap, before a line is parsed: most lines of a large log are none of those that are wanted. A job
- * ID is written into the line as it is. */
+/* Cheap, before a line is parsed: most lines of a large log are none of those that are wanted. A
+ * job ID is written into the line as it is. */
 static bool may_meet(const struct filter *f, const char *line, size_t len)
 {
     for (size_t i = 0; i < f->inv->n_arguments; i++) {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "ctl/output.h"
@@ -44,19 +45,27 @@ static void init_colours(struct top_screen *s)
     (void) init_pair(PAIR_CURVE, COLOR_CYAN, -1);
 }
 
+/* A terminal that is known, and has a cursor to move (TERM=dumb has none). */
+static bool is_screen(void)
+{
+    int error;
+    if (setupterm(NULL, STDOUT_FILENO, &error) == ERR)
+        return false;
+    bool known = tigetstr("cup") != NULL;
+    (void) del_curterm(cur_term);
+    return known;
+}
+
 int top_screen_open(struct top_screen **ret, bool colour)
 {
+    if (!is_screen())
+        return -ENOTTY;
     struct top_screen *s = calloc(1, sizeof(*s));
     if (s == NULL)
         return -ENOMEM;
     s->screen = newterm(NULL, stdout, stdin);
     if (s->screen == NULL) {
         free(s);
-        return -ENOTTY;
-    }
-    /* A terminal without a cursor to move (TERM=dumb) is no screen. */
-    if (tigetstr("cup") == NULL) {
-        top_screen_close(s);
         return -ENOTTY;
     }
     s->colour = colour;

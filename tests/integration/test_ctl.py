@@ -290,17 +290,20 @@ def test_reload(daemon):
 # -- watch --------------------------------------------------------------------------------------
 
 
+def until_it_watches(daemon, process):
+    """It says nothing when it has begun: jobs until it shows one."""
+    while not select.select([process.stdout], [], [], 0.05)[0]:
+        daemon.outcome("a")
+
+
 @pytest.mark.parametrize("json", [True, False])
 def test_watch(json, daemon, standin):
     standin.fault(job="b", status=403, message="Not yours")
     process = ctl.begin(daemon.socket, "watch", *(["--json"] if json else []))
     try:
-        # It says nothing when it has begun: jobs until it shows one.
-        wait_until(lambda: daemon.call("stats")["socket"]["clients"] == 2, "it is connected")
-        outcome = None
-        while not select.select([process.stdout], [], [], 0.05)[0]:
-            daemon.outcome("a")
+        until_it_watches(daemon, process)
         daemon.outcome("b")
+        outcome = None
         while outcome is None or "Not yours" not in outcome:
             outcome = process.stdout.readline()
     finally:
@@ -328,7 +331,7 @@ def test_watch_says_what_it_missed(tmp_path):
 
 def test_watch_ends_with_the_daemon(daemon):
     process = ctl.begin(daemon.socket, "watch")
-    wait_until(lambda: daemon.call("stats")["socket"]["clients"] == 2, "it is connected")
+    until_it_watches(daemon, process)
     daemon.stop()
     status, _, err = ctl.ended(process)
     assert status == 3 and "systemctl status pulse-canceld" in err

@@ -226,10 +226,10 @@ static void test_rates(void **state)
     struct top_model m;
     (void) state;
     top_model_init(&m);
-    take(
-        &m,
-        "{\"pid\":1,\"uptime_s\":10,\"results\":{\"cancelled\":50,\"failed\":5},\"pending\":{\"queued\":3,\"waiting\":4,\"in_flight\":2}}",
-        1000);
+    take(&m,
+         "{\"pid\":1,\"uptime_s\":10,\"results\":{\"cancelled\":50,\"failed\":5},"
+         "\"pending\":{\"queued\":3,\"waiting\":4,\"in_flight\":2}}",
+         1000);
     assert_true(top_model_now(&m, TOP_CANCELLED) == 0); /* nothing to compare with */
     assert_true(top_model_average(&m, TOP_CANCELLED) == 5);
     assert_true(top_model_now(&m, TOP_BACKLOG) == 7);
