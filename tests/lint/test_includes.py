@@ -36,6 +36,16 @@ CASES = [
     ("queue/queue.c", "#include <sqlite3.h>", "queue/sqlite_private.h only"),
     ("daemon/daemon.c", "#include <libconfig.h>", "model/config.c only"),
     ("base/log.c", "#include <systemd/sd-daemon.h>", "daemon/ only"),
+    ("ctl/cancel.c", '#include "ctl/call.h"', None),
+    ("ctl/cancel.c", '#include "model/request.h"', None),
+    ("ctl/top_screen.c", "#include <curses.h>", None),
+    ("ctl/log_reader.c", "#include <zlib.h>", None),
+    ("ctl/cancel.c", '#include "intake/line.h"', "may not use intake/"),
+    ("ctl/cancel.c", '#include "queue/queue.h"', "may not use queue/"),
+    ("daemon/daemon.c", '#include "ctl/call.h"', "may not use ctl/"),
+    ("main.c", '#include "ctl/call.h"', "may not use ctl/"),
+    ("ctl/top.c", "#include <curses.h>", "ctl/top_screen.c only"),
+    ("ctl/results.c", "#include <zlib.h>", "ctl/log_reader.c only"),
     ("extra/thing.c", '#include "base/buf.h"', "no layer yet"),
 ]
 
@@ -43,7 +53,7 @@ CASES = [
 @pytest.mark.parametrize("source,line,problem", CASES)
 def test_an_include(tmp_path, source, line, problem):
     for header in ("intake/spool.h", "intake/line.h", "results/results.h", "queue/queue.h", "daemon/daemon.h",
-                   "dispatch/dispatch.h", "model/request.h", "base/buf.h"):
+                   "dispatch/dispatch.h", "model/request.h", "base/buf.h", "ctl/call.h"):
         (tmp_path / header).parent.mkdir(exist_ok=True)
         (tmp_path / header).write_text("")
     (tmp_path / source).parent.mkdir(exist_ok=True)
