@@ -303,6 +303,8 @@ static void cancel_answered(struct dispatch *d, struct attempt *a, const struct 
     struct judgement j = { .verdict = VERDICT_RETRY };
     if (verdict_judge(reply, req->job_id, &j) < 0)
         log_warning("dispatch: out of memory for a reply; it does not count");
+    if (reply->resent)
+        req->trail.doubtful = true; /* the first one may have taken effect */
     count_reply(d, reply);
     watch_health(d, reply, &j);
     tell_deprecation(d, a, reply);
@@ -323,8 +325,6 @@ static void cancel_answered(struct dispatch *d, struct attempt *a, const struct 
     a->outcome = j.outcome;
     a->retry_after_ms = reply->retry_after_ms;
 
-    if (reply->resent)
-        req->trail.doubtful = true; /* the first one may have taken effect */
     bool last = req->attempts >= d->max_attempts;
     bool wanted = !stays && verify_wanted(d->verify, &req->trail, &j, last);
     if (!stays)
