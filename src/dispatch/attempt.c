@@ -217,7 +217,7 @@ static void tell_deprecation(struct dispatch *d, const struct attempt *a, const 
         return;
     d->deprecation_told_ms = now_ms;
     char text[DEPRECATION_TEXT_MAX];
-    deprecation_describe(reply->deprecation, reply->sunset, text);
+    deprecation_describe(reply->deprecation, reply->sunset, reply->api_key, text);
     log_warning("dispatch: the API says that %s is deprecated%s",
                 a->endpoint == ENDPOINT_JOB ? "DELETE /job" : "POST /cancel", text);
 }

@@ -83,6 +83,7 @@ static int read_status(const struct reply *reply, const char *job_id, struct fin
         f->decided = true;
         f->outcome = terminal[i].outcome;
     }
+    verdict_mask(f->job_status, reply->api_key);
     return 0;
 }
 
