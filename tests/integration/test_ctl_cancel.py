@@ -1,6 +1,7 @@
 """pulse-cancelctl cancel: outcomes, streams of any size, interruptions, a daemon that restarts."""
 
 import os
+import select
 import signal
 import subprocess
 
@@ -9,7 +10,7 @@ import pytest
 import ctl
 from results import check_record, parse_time
 from rpc import Client
-from waiting import holds_for, wait_until
+from waiting import LIMIT_S, holds_for, wait_until
 
 # What the program has under way at most: WINDOW_WAITING of src/ctl/cancel.c.
 WINDOW = 8192
@@ -174,6 +175,7 @@ def test_a_pipe_that_stays_open(daemon):
     for job in ("a", "b"):
         process.stdin.write(job + "\n")
         process.stdin.flush()
+        assert select.select([process.stdout], [], [], LIMIT_S)[0], "nothing comes"
         record, = ctl.documents(process.stdout.readline())
         assert (record["job_id"], record["outcome"]) == (job, "cancelled")
     assert ctl.ended(process) == (0, "", "")
