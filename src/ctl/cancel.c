@@ -129,7 +129,7 @@ static void reconnect(struct cancel *c)
 
 static void take_lines(struct cancel *c)
 {
-    struct request_line line;
+    struct input_line line;
     while (!c->refused && !window_full(&c->window) && cancel_source_next(&c->source, &line)) {
         if (line.problem[0] != '\0') {
             cancel_report_bad(c, line.number, NULL, line.problem);

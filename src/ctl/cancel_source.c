@@ -112,19 +112,18 @@ int64_t cancel_source_count(struct cancel_source *s)
     return n < 0 ? -1 : n;
 }
 
-static bool next_argument(struct cancel_source *s, struct request_line *ret)
+static bool next_argument(struct cancel_source *s, struct input_line *ret)
 {
     if (s->next_argument == s->inv->n_arguments) {
         s->ended = true;
         return false;
     }
     const char *job = s->inv->arguments[s->next_argument++];
-    request_line_parse(job, strlen(job), ret);
-    ret->number = s->next_argument;
+    input_line_read(job, strlen(job), s->next_argument, ret);
     return true;
 }
 
-static bool next_line(struct cancel_source *s, struct request_line *ret)
+static bool next_line(struct cancel_source *s, struct input_line *ret)
 {
     if (input_next(&s->input, ret))
         return true;
@@ -132,16 +131,17 @@ static bool next_line(struct cancel_source *s, struct request_line *ret)
     return false;
 }
 
-bool cancel_source_next(struct cancel_source *s, struct request_line *ret)
+bool cancel_source_next(struct cancel_source *s, struct input_line *ret)
 {
     if (!(s->from_file ? next_line(s, ret) : next_argument(s, ret)))
         return false;
-    if (ret->deadline_s == 0)
-        ret->deadline_s = s->deadline_s;
-    if (ret->request_id[0] == '\0' && !s->from_file && s->inv->n_arguments == 1)
-        (void) snprintf(ret->request_id, sizeof(ret->request_id), "%s", s->prefix);
-    else if (ret->request_id[0] == '\0')
-        (void) snprintf(ret->request_id, sizeof(ret->request_id), "%.*s.%" PRIu64, PREFIX_MAX,
+    struct line *line = &ret->line;
+    if (line->deadline_s == 0)
+        line->deadline_s = s->deadline_s;
+    if (line->request_id[0] == '\0' && !s->from_file && s->inv->n_arguments == 1)
+        (void) snprintf(line->request_id, sizeof(line->request_id), "%s", s->prefix);
+    else if (line->request_id[0] == '\0')
+        (void) snprintf(line->request_id, sizeof(line->request_id), "%.*s.%" PRIu64, PREFIX_MAX,
                         s->prefix, ret->number);
     return true;
 }

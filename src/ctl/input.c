@@ -6,11 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/json.h"
-
 #define READ_SIZE ((size_t) 64 * 1024)
-/* Of an unknown member's name that is shown. */
-#define SHOWN_MAX 40
+#define PROBLEM_SIZE 4096
 
 void input_init(struct input *in, int fd)
 {
@@ -39,21 +36,6 @@ int input_read(struct input *in)
 }
 
 /* --- Lines --- */
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r';
-}
-
-static void trim(const char **text, size_t *len)
-{
-    while (*len > 0 && is_blank((*text)[*len - 1]))
-        (*len)--;
-    while (*len > 0 && is_blank((*text)[0])) {
-        (*text)++;
-        (*len)--;
-    }
-}
 
 /* The next line, whatever it says. A line that does not fit is given once, as far as it goes. */
 static bool next_text(struct input *in, const char **ret_text, size_t *ret_len, bool *ret_too_long)
@@ -89,28 +71,37 @@ static bool next_meaning(struct input *in, const char **ret_text, size_t *ret_le
                          bool *ret_too_long)
 {
     while (next_text(in, ret_text, ret_len, ret_too_long)) {
-        trim(ret_text, ret_len);
+        line_trim(ret_text, ret_len);
         if (*ret_len > 0 && (*ret_text)[0] != '#')
             return true;
     }
     return false;
 }
 
-bool input_next(struct input *in, struct request_line *ret)
+void input_line_read(const char *text, size_t len, uint64_t number, struct input_line *ret)
+{
+    *ret = (struct input_line){ .number = number };
+    struct buf problem;
+    buf_init(&problem, PROBLEM_SIZE);
+    if (line_parse(text, len, &ret->line, &problem) < 0)
+        (void) snprintf(ret->problem, sizeof(ret->problem), "%s",
+                        problem.len > 0 ? buf_cstr(&problem) : "not a request line");
+    buf_finish(&problem);
+}
+
+bool input_next(struct input *in, struct input_line *ret)
 {
     const char *text;
     size_t len;
     bool too_long;
     if (!next_meaning(in, &text, &len, &too_long))
         return false;
-    if (too_long) {
-        *ret = (struct request_line){ .job_id = "" };
-        (void) snprintf(ret->problem, sizeof(ret->problem), "longer than %zu bytes",
-                        INPUT_LINE_MAX);
-    } else {
-        request_line_parse(text, len, ret);
+    if (!too_long) {
+        input_line_read(text, len, in->number, ret);
+        return true;
     }
-    ret->number = in->number;
+    *ret = (struct input_line){ .number = in->number };
+    (void) snprintf(ret->problem, sizeof(ret->problem), "longer than %zu bytes", INPUT_LINE_MAX);
     return true;
 }
 
@@ -128,81 +119,5 @@ int64_t input_count(struct input *in)
         int r = input_read(in);
         if (r < 0)
             return r;
-    }
-}
-
-/* --- What a line means --- */
-
-static void problem(struct request_line *line, const char *what)
-{
-    (void) snprintf(line->problem, sizeof(line->problem), "%s", what);
-}
-
-static void read_deadline(struct json_object *value, struct request_line *line)
-{
-    int64_t deadline_s =
-        json_object_is_type(value, json_type_int) ? json_object_get_int64(value) : 0;
-    if (deadline_s >= 1 && deadline_s <= DEADLINE_S_MAX)
-        line->deadline_s = deadline_s;
-    else
-        (void) snprintf(line->problem, sizeof(line->problem),
-                        "deadline_s is not an integer from 1 to %d", DEADLINE_S_MAX);
-}
-
-static void read_member(const char *member, struct json_object *value, struct request_line *line)
-{
-    const char *text =
-        json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
-    size_t len = strlen(text);
-    if (strcmp(member, "job_id") == 0) {
-        if (job_id_valid(text, len))
-            memcpy(line->job_id, text, len + 1);
-        else
-            problem(line, "job_id is not a job ID (1 to 255 bytes of A-Z a-z 0-9 . _ ~ : -)");
-    } else if (strcmp(member, "request_id") == 0) {
-        if (request_id_valid(text, len))
-            memcpy(line->request_id, text, len + 1);
-        else
-            problem(line, "request_id is not 1 to 128 bytes of A-Z a-z 0-9 . _ : -");
-    } else if (strcmp(member, "deadline_s") == 0) {
-        read_deadline(value, line);
-    } else {
-        (void) snprintf(line->problem, sizeof(line->problem), "unknown member '%.*s'", SHOWN_MAX,
-                        member);
-    }
-}
-
-static void parse_object(const char *text, size_t len, struct request_line *line)
-{
-    struct json_object *root = NULL;
-    struct json_fault fault = { .what = "out of memory" };
-    if (json_parse(text, len, &root, &fault) < 0) {
-        (void) snprintf(line->problem, sizeof(line->problem), "bad JSON at byte %zu: %s",
-                        fault.offset + 1, fault.what);
-        return;
-    }
-    if (json_object_is_type(root, json_type_object)) {
-        json_object_object_foreach(root, member, value)
-        {
-            if (line->problem[0] == '\0')
-                read_member(member, value, line);
-        }
-        if (line->problem[0] == '\0' && line->job_id[0] == '\0')
-            problem(line, "job_id is missing");
-    } else {
-        problem(line, "neither a job ID nor an object");
-    }
-    json_object_put(root);
-}
-
-void request_line_parse(const char *text, size_t len, struct request_line *ret)
-{
-    *ret = (struct request_line){ .number = 0 };
-    if (len > 0 && memchr("{[\"", text[0], 3) != NULL) {
-        parse_object(text, len, ret);
-    } else if (job_id_valid(text, len)) {
-        memcpy(ret->job_id, text, len);
-    } else {
-        problem(ret, "not a job ID (1 to 255 bytes of A-Z a-z 0-9 . _ ~ : -)");
     }
 }

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "model/request.h"
+#include "model/line.h"
 
 /* Longer lines are bad ones. */
 #define INPUT_LINE_MAX ((size_t) 16 * 1024)
@@ -26,12 +26,10 @@ struct input {
     bool too_long;   /* what comes belongs to a line that was given up */
 };
 
-struct request_line {
+struct input_line {
     uint64_t number;
-    char job_id[JOB_ID_MAX + 1];
-    char request_id[REQUEST_ID_MAX + 1]; /* "" = none */
-    int64_t deadline_s;                  /* 0 = none */
-    char problem[INPUT_PROBLEM_MAX];     /* "" = the line is good */
+    struct line line;
+    char problem[INPUT_PROBLEM_MAX]; /* "" = the line is good */
 };
 
 void input_init(struct input *in, int fd);
@@ -41,12 +39,12 @@ void input_finish(struct input *in);
 int input_read(struct input *in);
 
 /* The next line that says something. False: none for now, or none at all once `ended`. */
-bool input_next(struct input *in, struct request_line *ret);
+bool input_next(struct input *in, struct input_line *ret);
+
+/* What one line, trimmed, says. */
+void input_line_read(const char *text, size_t len, uint64_t number, struct input_line *ret);
 
 /* How many lines input_next() would give from here on; reads to the end. -errno. */
 int64_t input_count(struct input *in);
-
-/* What a line means; pure. */
-void request_line_parse(const char *text, size_t len, struct request_line *ret);
 
 #endif

@@ -51,19 +51,19 @@ static void move(struct window *w, struct slot *slot, struct slot_list *to)
     slot->list = to == &w->free ? NULL : to;
 }
 
-static char *make_params(const struct request_line *line, bool wait)
+static char *make_params(const struct input_line *line, bool wait)
 {
     struct buf b;
     buf_init(&b, PARAMS_MAX);
     int r = buf_append_str(&b, "{\"job_id\":");
     if (r == 0)
-        r = json_append_cstr(&b, line->job_id);
+        r = json_append_cstr(&b, line->line.job_id);
     if (r == 0)
         r = buf_append_str(&b, ",\"request_id\":");
     if (r == 0)
-        r = json_append_cstr(&b, line->request_id);
-    if (r == 0 && line->deadline_s > 0)
-        r = buf_printf(&b, ",\"deadline_s\":%" PRId64, line->deadline_s);
+        r = json_append_cstr(&b, line->line.request_id);
+    if (r == 0 && line->line.deadline_s > 0)
+        r = buf_printf(&b, ",\"deadline_s\":%" PRId64, line->line.deadline_s);
     if (r == 0)
         r = buf_append_str(&b, wait ? ",\"wait\":true}" : "}");
     char *params = r == 0 ? buf_steal(&b, NULL) : NULL;
@@ -71,14 +71,14 @@ static char *make_params(const struct request_line *line, bool wait)
     return params;
 }
 
-int window_add(struct window *w, const struct request_line *line)
+int window_add(struct window *w, const struct input_line *line)
 {
     struct slot *slot = TAILQ_FIRST(&w->free);
     slot->params = make_params(line, w->wait);
     if (slot->params == NULL)
         return -ENOMEM;
     slot->number = line->number;
-    memcpy(slot->job_id, line->job_id, sizeof(slot->job_id));
+    memcpy(slot->job_id, line->line.job_id, sizeof(slot->job_id));
     move(w, slot, &w->unsent);
     w->n_used++;
     return 0;

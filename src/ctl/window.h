@@ -41,7 +41,7 @@ void window_finish(struct window *w);
 bool window_full(const struct window *w);
 
 /* A good line with its request_id; not while the window is full. 0 or -ENOMEM. */
-int window_add(struct window *w, const struct request_line *line);
+int window_add(struct window *w, const struct input_line *line);
 
 /* Hands what is unsent to the connection, as long as that has not too much waiting. 0 or -errno. */
 int window_send(struct window *w, struct connection *c);

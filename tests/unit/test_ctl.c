@@ -291,9 +291,9 @@ static void test_failures(void **state)
 
 static void add(struct window *w, const char *job)
 {
-    struct request_line line = { .number = 1 };
-    (void) strcpy(line.job_id, job);
-    (void) strcpy(line.request_id, "r");
+    struct input_line line = { .number = 1 };
+    (void) strcpy(line.line.job_id, job);
+    (void) strcpy(line.line.request_id, "r");
     assert_int_equal(window_add(w, &line), 0);
 }
 

@@ -15,18 +15,18 @@
 
 static void assert_good(const char *text, const char *job, const char *request, int64_t deadline_s)
 {
-    struct request_line line;
-    request_line_parse(text, strlen(text), &line);
+    struct input_line line;
+    input_line_read(text, strlen(text), 1, &line);
     assert_string_equal(line.problem, "");
-    assert_string_equal(line.job_id, job);
-    assert_string_equal(line.request_id, request);
-    assert_int_equal(line.deadline_s, deadline_s);
+    assert_string_equal(line.line.job_id, job);
+    assert_string_equal(line.line.request_id, request);
+    assert_int_equal(line.line.deadline_s, deadline_s);
 }
 
 static void assert_bad(const char *text, const char *problem)
 {
-    struct request_line line;
-    request_line_parse(text, strlen(text), &line);
+    struct input_line line;
+    input_line_read(text, strlen(text), 1, &line);
     assert_string_equal(line.problem, problem);
 }
 
@@ -37,13 +37,12 @@ static void test_lines(void **state)
     assert_good("A-z.0_~:9", "A-z.0_~:9", "", 0);
     assert_good("{\"job_id\":\"a\"}", "a", "", 0);
     assert_good("{\"deadline_s\":60,\"request_id\":\"r:1\",\"job_id\":\"a\"}", "a", "r:1", 60);
-    assert_bad("", "not a job ID (1 to 255 bytes of A-Z a-z 0-9 . _ ~ : -)");
-    assert_bad("..", "not a job ID (1 to 255 bytes of A-Z a-z 0-9 . _ ~ : -)");
-    assert_bad("a b", "not a job ID (1 to 255 bytes of A-Z a-z 0-9 . _ ~ : -)");
+    assert_bad("", "not a job ID");
+    assert_bad("..", "not a job ID");
+    assert_bad("a b", "not a job ID");
     assert_bad("{}", "job_id is missing");
-    assert_bad("[]", "neither a job ID nor an object");
-    assert_bad("{\"job_id\":1}",
-               "job_id is not a job ID (1 to 255 bytes of A-Z a-z 0-9 . _ ~ : -)");
+    assert_bad("[]", "not an object");
+    assert_bad("{\"job_id\":1}", "job_id is not a string");
     assert_bad("{\"job_id\":\"a\",\"request_id\":\"~\"}",
                "request_id is not 1 to 128 bytes of A-Z a-z 0-9 . _ : -");
     assert_bad("{\"job_id\":\"a\",\"deadline_s\":2592001}",
@@ -68,14 +67,14 @@ static void assert_input(const char *text, size_t len, const char *expected)
 {
     struct buf found;
     struct input in;
-    struct request_line line;
+    struct input_line line;
     int fd = pipe_of(text, len);
     buf_init(&found, 4096);
     input_init(&in, fd);
     for (;;) {
         while (input_next(&in, &line)) {
             assert_int_equal(buf_printf(&found, "%d%s%s ", (int) line.number,
-                                        line.problem[0] != '\0' ? "!" : "=", line.job_id),
+                                        line.problem[0] != '\0' ? "!" : "=", line.line.job_id),
                              0);
         }
         if (in.ended)
