@@ -113,6 +113,7 @@ static void test_the_second_route(void **state)
         { 405, "", ENDPOINT_STANDS },
         { 405, ENVELOPE, ENDPOINT_GONE },
         { 403, "", ENDPOINT_STANDS },
+        { 401, "", ENDPOINT_FAILED },
         { 301, "", ENDPOINT_STANDS },
         { 500, "", ENDPOINT_FAILED },
         { 500, ENVELOPE, ENDPOINT_GONE },
