@@ -2,10 +2,10 @@
 # Which Debian packages are needed for what, and how the missing ones are installed. Sourced by
 # quickstart.sh, tests/run.sh and .ci/run.
 
-# To build the daemon.
+# To build the daemon and its client.
 # shellcheck disable=SC2034
 BUILD_PACKAGES=(gcc libc6-dev make cmake pkg-config libuv1-dev libcurl4-openssl-dev libjson-c-dev
-  libconfig-dev libsqlite3-dev libsystemd-dev)
+  libconfig-dev libsqlite3-dev libsystemd-dev libncurses-dev zlib1g-dev)
 
 # To make the Debian package, besides.
 # shellcheck disable=SC2034

@@ -108,7 +108,7 @@ int main(int argc, char **argv)
     /* The key is in our memory: no core files, and nobody of our own user attaches. */
     (void) prctl(PR_SET_DUMPABLE, 0);
     (void) signal(SIGPIPE, SIG_IGN);
-    (void) umask(027);
+    (void) umask(007);
 
     struct config *config = NULL;
     struct buf err;

@@ -176,7 +176,7 @@ systemctl disable --now pulse-canceld.socket pulse-canceld.service
 xargs rm <build/install_manifest.txt
 systemctl daemon-reload
 rm -r /etc/pulse-canceld /var/lib/pulse-canceld /var/log/pulse-canceld /var/spool/pulse-canceld /run/pulse-canceld
-rm -r /usr/share/doc/pulse-canceld
+rm -r /usr/share/doc/pulse-canceld /usr/share/pulse-canceld
 rm -f /etc/logrotate.d/pulse-canceld
 userdel pulse-canceld
 groupdel pulse-cancel

@@ -118,14 +118,13 @@ void journal_outcome(struct journal *j, enum log_level level, int64_t now_ms, co
     if (own > level || !has_room(j, now_ms))
         return;
     const char *name = outcome_name(outcome);
-    const char *shown = job_id != NULL ? job_id : "?";
     if (j->fd < 0) {
-        log_write(own, "outcome: %s of job '%s' (request %s)", name, shown, request_id);
+        log_write(own, "outcome: %s of job '%s' (request %s)", name, job_id, request_id);
         return;
     }
 
     char message[1024];
-    (void) snprintf(message, sizeof(message), "outcome: %s of job '%s' (request %s)", name, shown,
+    (void) snprintf(message, sizeof(message), "outcome: %s of job '%s' (request %s)", name, job_id,
                     request_id);
     struct buf b;
     buf_init(&b, MESSAGE_MAX);
@@ -135,7 +134,7 @@ void journal_outcome(struct journal *j, enum log_level level, int64_t now_ms, co
         r = append_field(&b, "MESSAGE", message);
     if (r == 0)
         r = append_field(&b, "PULSE_REQUEST_ID", request_id);
-    if (r == 0 && job_id != NULL)
+    if (r == 0)
         r = append_field(&b, "PULSE_JOB_ID", job_id);
     if (r == 0)
         send_fields(j, &b);

@@ -28,7 +28,7 @@ struct journal {
 void journal_init(struct journal *j, const char *path);
 void journal_finish(struct journal *j);
 
-/* `job_id` may be NULL when it is not known; `level` is that of log.level; `now_ms` is monotonic. */
+/* `level` is that of log.level; `now_ms` is monotonic. */
 void journal_outcome(struct journal *j, enum log_level level, int64_t now_ms, const char *job_id,
                      const char *request_id, enum outcome outcome);
 

@@ -1,6 +1,8 @@
 /* The service manager's protocol, by libsystemd. */
 #include "daemon/notify.h"
 
+#include <stdlib.h>
+#include <string.h>
 #include <errno.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -44,9 +46,17 @@ void notify_stopping(void)
     (void) sd_notify(0, "STOPPING=1");
 }
 
+/* Texts of a server may be in it, and a line of their own would be another message to the service
+ * manager. */
 void notify_status(const char *text)
 {
-    (void) sd_notifyf(0, "STATUS=%s", text);
+    char *line = strdup(text);
+    for (char *p = line; p != NULL && *p != '\0'; p++)
+        if ((unsigned char) *p < ' ' || *p == 0x7f)
+            *p = '?';
+    if (line != NULL)
+        (void) sd_notifyf(0, "STATUS=%s", line);
+    free(line);
 }
 
 void notify_watchdog(void)

@@ -24,6 +24,7 @@ struct attempt {
     enum step step;
     enum endpoint endpoint;
     unsigned key_epoch;
+    unsigned base_epoch;
 
     struct judgement first; /* STEP_OTHER_ROUTE */
 
@@ -121,6 +122,7 @@ static void send_exchange(struct dispatch *d, struct attempt *a)
     char path[ENDPOINT_PATH_MAX];
     endpoint_path(a->step == STEP_STATUS ? ENDPOINT_JOB : a->endpoint, a->req->job_id, path);
     a->key_epoch = d->key.epoch;
+    a->base_epoch = d->base_epoch;
     if (http_send(d->http, method_of(a), path, a) == 0)
         return;
     static const struct reply failed = {
@@ -217,7 +219,7 @@ static void tell_deprecation(struct dispatch *d, const struct attempt *a, const 
         return;
     d->deprecation_told_ms = now_ms;
     char text[DEPRECATION_TEXT_MAX];
-    deprecation_describe(reply->deprecation, reply->sunset, text);
+    deprecation_describe(reply->deprecation, reply->sunset, reply->api_key, text);
     log_warning("dispatch: the API says that %s is deprecated%s",
                 a->endpoint == ENDPOINT_JOB ? "DELETE /job" : "POST /cancel", text);
 }
@@ -263,6 +265,15 @@ static void keep_judgement(struct dispatch *d, struct attempt *a, struct judgeme
               req->error_message != NULL ? req->error_message : "");
 }
 
+/* The base URL was changed since it was sent: the old one's key or routes are no matter any more. */
+static bool is_stale(const struct dispatch *d, const struct attempt *a, const struct judgement *j)
+{
+    bool about_server =
+        j->kind == REPLY_REFUSED &&
+        (j->http_status == 401 || (d->endpoint == API_ENDPOINT_AUTO && endpoint_may_be_gone(j)));
+    return a->base_epoch != d->base_epoch && about_server;
+}
+
 /* True when it goes on. */
 static bool decide_route(struct dispatch *d, struct attempt *a, struct judgement *j)
 {
@@ -280,7 +291,8 @@ static bool decide_route(struct dispatch *d, struct attempt *a, struct judgement
     }
     switch (endpoint_second_answer(j)) {
     case ENDPOINT_GONE:
-        switch_route(d, a);
+        if (a->base_epoch == d->base_epoch)
+            switch_route(d, a);
         break;
     case ENDPOINT_FAILED:
         j->counts = true; /* the first exchange went out */
@@ -303,18 +315,21 @@ static void cancel_answered(struct dispatch *d, struct attempt *a, const struct 
     struct judgement j = { .verdict = VERDICT_RETRY };
     if (verdict_judge(reply, req->job_id, &j) < 0)
         log_warning("dispatch: out of memory for a reply; it does not count");
+    if (reply->resent)
+        req->trail.doubtful = true; /* the first one may have taken effect */
     count_reply(d, reply);
     watch_health(d, reply, &j);
     tell_deprecation(d, a, reply);
-    if (decide_route(d, a, &j))
+    bool stale = is_stale(d, a, &j);
+    if (!stale && decide_route(d, a, &j))
         return;
 
     bool unauthorized = j.kind == REPLY_REFUSED && j.http_status == 401;
-    if (unauthorized)
+    if (unauthorized && !stale)
         key_refused(d, a->key_epoch, j.error_code, j.error_message);
     else if (reply->transport == TRANSPORT_OK)
         key_gate_answered(&d->key, a->key_epoch, true);
-    bool stays = unauthorized && d->on_unauthorized == API_UNAUTHORIZED_HOLD;
+    bool stays = stale || (unauthorized && d->on_unauthorized == API_UNAUTHORIZED_HOLD);
     j.counts = j.counts && !stays;
     if (!j.counts && !stays)
         req->connect_failures++;
@@ -323,21 +338,18 @@ static void cancel_answered(struct dispatch *d, struct attempt *a, const struct 
     a->outcome = j.outcome;
     a->retry_after_ms = reply->retry_after_ms;
 
-    if (reply->resent)
-        req->trail.doubtful = true; /* the first one may have taken effect */
     bool last = req->attempts >= d->max_attempts;
     bool wanted = !stays && verify_wanted(d->verify, &req->trail, &j, last);
     if (!stays)
         verify_note(&req->trail, &j);
     judgement_finish(&j);
 
-    if (stays) {
+    /* A believed 200 is kept before anything else is asked. */
+    if (stays || (wanted && req->trail.believed)) {
         wait_for_release(d, a);
     } else if (!wanted) {
         conclude(d, a);
     } else if (dispatch_may_send(d)) {
-        if (req->trail.believed)
-            a->verdict = VERDICT_RETRY;
         ask_status(d, a);
     } else {
         ask_later(d, a);
@@ -367,7 +379,7 @@ static void watch_key(struct dispatch *d, const struct attempt *a, const struct 
         (void) verdict_judge(reply, a->req->job_id, &j);
     if (!reply->truncated)
         watch_health(d, reply, &j);
-    if (unauthorized)
+    if (unauthorized && a->base_epoch == d->base_epoch)
         key_refused(d, a->key_epoch, j.error_code, j.error_message);
     else if (!trouble)
         key_gate_answered(&d->key, a->key_epoch, false);

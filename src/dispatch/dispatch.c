@@ -34,6 +34,8 @@ void dispatch_expire(struct dispatch *d, struct request *req)
 {
     if (req->trail.believed) {
         /* The API said yes; only its word for the job's end has not come. */
+        if (req->message == NULL)
+            dispatch_set_text(&req->message, "the API had accepted that the job be cancelled");
         dispatch_settle(d, req, OUTCOME_CANCELLED, false);
         return;
     }
@@ -301,6 +303,8 @@ int dispatch_configure(struct dispatch *d, const struct dispatch_options *option
         free(base_url);
         return r;
     }
+    if (d->base_url != NULL && strcmp(d->base_url, base_url) != 0)
+        d->base_epoch++;
     free(d->base_url);
     d->base_url = base_url;
     char name[QUEUE_NOTE_MAX];

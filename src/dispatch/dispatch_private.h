@@ -32,6 +32,7 @@ struct dispatch {
     struct dispatch_host host;
 
     char *base_url;
+    unsigned base_epoch; /* how often it has changed */
     enum api_endpoint endpoint;
     bool route_gone; /* POST /cancel of this base URL is */
     enum api_verify verify;
@@ -45,7 +46,7 @@ struct dispatch {
     int64_t unclean_seq; /* what was accepted up to it may have been sent before */
 
     struct key_gate key;
-    bool key_checking;     /* the exchange is under way */
+    unsigned key_checks;   /* under way */
     int64_t key_reread_ms; /* when to look at the key file */
 
     bool started, held, draining, stopping;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/queue.h>
 
 #include <curl/curl.h>
@@ -28,7 +29,9 @@ struct profile {
     struct curl_slist *headers;
 };
 
-/* One exchange. The easy handle is used again and again with only URL and method changed. */
+/* One exchange, with an easy handle of its own: libcurl before 8.1.0 keeps a pointer to the last header
+ * of the reply before, and follows it when the next reply's first header begins with a blank (curl issue
+ * 11101). Connections are the multi handle's, and are kept. */
 struct exchange {
     struct http *http;
     struct profile *profile;
@@ -49,7 +52,6 @@ struct http {
     void *userdata;
     struct profile *profile;
     struct exchange_list active;
-    struct exchange_list idle;
 };
 
 /* --- Profiles --- */
@@ -174,11 +176,12 @@ static size_t on_body(char *data, size_t size, size_t n, void *userdata)
     return x->too_long ? 0 : len;
 }
 
-/* curl takes a connection that is closed amid the headers for the end of the reply. */
+/* curl takes a connection that is closed amid the headers for the end of the reply. It does not mind in
+ * which letters HTTP is written. */
 static size_t on_header(char *line, size_t size, size_t n, void *userdata)
 {
     struct exchange *x = userdata;
-    if (n > 5 && memcmp(line, "HTTP/", 5) == 0)
+    if (n > 5 && strncasecmp(line, "HTTP/", 5) == 0)
         x->head_complete = false; /* again after a 1xx */
     else if (n > 0 && (line[0] == '\r' || line[0] == '\n'))
         x->head_complete = true;
@@ -247,7 +250,6 @@ static CURLcode set_request(struct exchange *x, enum http_method method, const c
         return rc;
     switch (method) {
     case HTTP_POST:
-        (void) curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, NULL);
         (void) curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "");
         (void) curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, 0L);
         return curl_easy_setopt(easy, CURLOPT_POST, 1L);
@@ -255,7 +257,6 @@ static CURLcode set_request(struct exchange *x, enum http_method method, const c
         (void) curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
         return curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
     case HTTP_GET:
-        (void) curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, NULL);
         return curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
     }
     return CURLE_BAD_FUNCTION_ARGUMENT;
@@ -278,33 +279,9 @@ static struct exchange *exchange_create(struct http *h)
     return x;
 }
 
-/* One of the current profile, from the pool or new. */
-static struct exchange *exchange_get(struct http *h)
-{
-    struct exchange *x = TAILQ_FIRST(&h->idle);
-    if (x == NULL)
-        return exchange_create(h);
-    TAILQ_REMOVE(&h->idle, x, link);
-    return x;
-}
-
-static void exchange_put(struct exchange *x)
-{
-    struct http *h = x->http;
-    if (x->profile != h->profile) {
-        exchange_destroy(x);
-        return;
-    }
-    buf_clear(&x->body);
-    x->head_complete = x->too_long = false;
-    x->sends = 0;
-    x->trouble[0] = '\0';
-    TAILQ_INSERT_HEAD(&h->idle, x, link);
-}
-
 int http_send(struct http *h, enum http_method method, const char *path, void *context)
 {
-    struct exchange *x = exchange_get(h);
+    struct exchange *x = exchange_create(h);
     if (x == NULL)
         return -ENOMEM;
     x->context = context;
@@ -385,6 +362,11 @@ static void on_done(void *userdata, CURL *easy, CURLcode rc)
         rc = CURLE_PARTIAL_FILE;
     }
     (void) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
+    /* curl lets "HTTP/200 OK" and "HTTP/2 20000" pass, and a 101 that nobody asked for. */
+    if (rc == CURLE_OK && (status < 200 || status > 999)) {
+        (void) strcpy(x->trouble, "the reply has no status, or one that ends no exchange");
+        rc = CURLE_WEIRD_SERVER_REPLY;
+    }
     (void) curl_easy_getinfo(x->easy, CURLINFO_REQUEST_SIZE, &request_size);
     curl_off_t pretransfer_us = 0;
     (void) curl_easy_getinfo(x->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer_us);
@@ -408,7 +390,7 @@ static void on_done(void *userdata, CURL *easy, CURLcode rc)
     (void) curl_multi_remove_handle(h->loop.multi, x->easy);
     TAILQ_REMOVE(&h->active, x, link);
     h->done(h->userdata, x->context, &reply);
-    exchange_put(x);
+    exchange_destroy(x);
 }
 
 /* --- Life --- */
@@ -421,7 +403,6 @@ int http_create(struct http **ret, uv_loop_t *loop, http_done_fn done, void *use
     h->done = done;
     h->userdata = userdata;
     TAILQ_INIT(&h->active);
-    TAILQ_INIT(&h->idle);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
         free(h);
         return -ENOMEM;
@@ -436,21 +417,11 @@ int http_create(struct http **ret, uv_loop_t *loop, http_done_fn done, void *use
     return 0;
 }
 
-static void drop_idle(struct http *h)
-{
-    struct exchange *x;
-    while ((x = TAILQ_FIRST(&h->idle)) != NULL) {
-        TAILQ_REMOVE(&h->idle, x, link);
-        exchange_destroy(x);
-    }
-}
-
 int http_configure(struct http *h, const struct http_options *options)
 {
     struct profile *p = profile_create(options);
     if (p == NULL)
         return -ENOMEM;
-    drop_idle(h);
     profile_unref(h->profile);
     h->profile = p;
     (void) curl_multi_setopt(h->loop.multi, CURLMOPT_MAXCONNECTS, (long) options->max_connections);
@@ -465,7 +436,6 @@ void http_stop(struct http *h, void (*stopped)(void *userdata), void *userdata)
         (void) curl_multi_remove_handle(h->loop.multi, x->easy);
         exchange_destroy(x);
     }
-    drop_idle(h);
     http_loop_stop(&h->loop, stopped, userdata);
 }
 

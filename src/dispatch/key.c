@@ -25,11 +25,9 @@ void key_resume(struct dispatch *d)
     d->host.key_changed(d->host.userdata, NULL, NULL);
 }
 
-/* Why it can't be checked now does not matter to when it is looked at again. */
 static bool can_check(const struct dispatch *d)
 {
-    return d->key.rejected && !d->key_checking && !d->held && !d->draining &&
-           window_peek(d->window) != NULL;
+    return d->key.rejected && !d->held && !d->draining && window_peek(d->window) != NULL;
 }
 
 static void start_check(struct dispatch *d)
@@ -38,8 +36,8 @@ static void start_check(struct dispatch *d)
     char path[ENDPOINT_PATH_MAX];
     endpoint_path(ENDPOINT_JOB, window_peek(d->window), path);
     if (http_send(d->http, HTTP_GET, path, NULL) == 0)
-        d->key_checking = true;
-    else
+        d->key_checks++;
+    else if (d->key_checks == 0)
         key_gate_check_failed(&d->key, clock_steady_ms());
 }
 
@@ -47,12 +45,13 @@ void key_turn(struct dispatch *d, int64_t now_ms)
 {
     if (!can_check(d))
         return;
-    if (now_ms < d->key.check_at_ms && now_ms >= d->key_reread_ms) {
+    bool renewed = false;
+    if (now_ms >= d->key_reread_ms) {
         d->key_reread_ms = now_ms + REREAD_MS;
-        if (d->host.renew_key(d->host.userdata))
-            d->key.check_at_ms = now_ms;
+        renewed = d->host.renew_key(d->host.userdata);
     }
-    if (now_ms >= d->key.check_at_ms)
+    /* A check of the old key that hangs must not hold up the new one's. */
+    if (renewed || (d->key_checks == 0 && now_ms >= d->key.check_at_ms))
         start_check(d);
 }
 
@@ -60,12 +59,13 @@ int64_t key_next_ms(const struct dispatch *d)
 {
     if (!can_check(d))
         return INT64_MAX;
-    return d->key.check_at_ms < d->key_reread_ms ? d->key.check_at_ms : d->key_reread_ms;
+    bool waits = d->key_checks == 0 && d->key.check_at_ms < d->key_reread_ms;
+    return waits ? d->key.check_at_ms : d->key_reread_ms;
 }
 
 void key_checked(struct dispatch *d, const struct reply *reply)
 {
-    d->key_checking = false;
+    d->key_checks--;
     if (!d->key.rejected)
         return; /* resumed meanwhile */
     /* Of a job with a large result only the beginning is read, and that is an answer, too. */

@@ -6,7 +6,7 @@
 #include <json-c/json.h>
 
 #include "intake/call.h"
-#include "intake/line.h"
+#include "model/line.h"
 
 /* Takes the call. */
 void cancel_run(struct call *call, struct json_object *params);

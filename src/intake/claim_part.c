@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "intake/claim_private.h"
-#include "intake/line.h"
+#include "model/line.h"
 #include "intake/spool_line.h"
 
 /* So much of a line is read again to show it. */

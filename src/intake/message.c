@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
-#include "intake/line.h"
+#include "model/line.h"
 #include "intake/methods.h"
 
 #define ERROR_TEXT_MAX 512

@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "intake/call.h"
 #include "intake/control_core.h"
-#include "intake/line.h"
+#include "model/line.h"
 
 /* Such a call reads the database on a thread of the pool, perhaps a thousand rows: a client gets few
  * at a time. */

@@ -60,9 +60,12 @@ static int open_own(struct spool_dir *d, const char *name, mode_t mode, bool gua
                           name, (uintmax_t) st.st_uid);
         r = -EPERM;
     }
-    /* mkdir heeds the umask, and rejected/ is for the group too. The group may be inherited. */
+    /* mkdir heeds the umask, and rejected/ is for the group too. The group may be inherited, and
+     * with it a setgid bit, which may stay but not be set: RestrictSUIDSGID= forbids that. */
     mode_t wanted = mode | (st.st_mode & S_ISGID);
-    if (r == 0 && (made || (guarded && (st.st_mode & 077) != 0)) && fchmod(fd, wanted) < 0) {
+    bool differs = (st.st_mode & 07777) != wanted;
+    if (r == 0 && differs && (made || (guarded && (st.st_mode & 077) != 0)) &&
+        fchmod(fd, wanted) < 0) {
         r = -errno;
         (void) buf_printf(reterr, "can't set the mode of '%s' in it: %s", name, strerror(-r));
     }

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "intake/line.h"
+#include "model/line.h"
 
 /* More of an offending line is never kept; request_create() cuts at JOB_ID_MAX, at a character. */
 #define OFFENDING_MAX (JOB_ID_MAX * 2)

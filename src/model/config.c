@@ -81,12 +81,23 @@ struct reading {
     unsigned lines[SETTINGS]; /* where each setting is; 0 = it has its default */
 };
 
+/* A file's name or a setting's value may hold anything, and it has to stay one line. */
+static int append_line(struct buf *b, const char *text)
+{
+    int r = 0;
+    for (; *text != '\0' && r == 0; text++) {
+        unsigned char c = (unsigned char) *text;
+        r = c < ' ' || c == 0x7f ? buf_printf(b, "\\x%02x", c) : buf_append_char(b, *text);
+    }
+    return r;
+}
+
 int config_fault(const struct config_report *report, unsigned line, const char *setting,
                  const char *fmt, ...)
 {
     struct buf text;
     buf_init(&text, 16384);
-    int r = buf_append_str(&text, report->file);
+    int r = append_line(&text, report->file);
     if (r == 0 && line > 0)
         r = buf_printf(&text, ":%u", line);
     if (r == 0)
@@ -100,7 +111,7 @@ int config_fault(const struct config_report *report, unsigned line, const char *
     int n = vasprintf(&what, fmt, args);
     va_end(args);
     if (r == 0 && n >= 0)
-        (void) buf_append(&text, what, (size_t) n);
+        (void) append_line(&text, what);
     if (n >= 0)
         free(what);
     /* Cut rather than not at all. */

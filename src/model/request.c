@@ -99,11 +99,15 @@ int request_inherit(struct request *req, const struct request *leader, bool whol
     req->chain_attempts = leader->chain_attempts;
     req->attempts = leader->chain_attempts - base;
     req->trail = leader->trail;
-    if (req->attempts == 0 && !whole)
+    if (req->attempts == 0 && !whole) {
+        /* What is left open is about an attempt that was none of its own. */
+        req->trail.ask = req->trail.final = false;
         return 0;
+    }
 
     req->http_status = leader->http_status;
-    req->endpoint = leader->endpoint;
+    /* It may have come when the last attempt was over, and only the question for the job open. */
+    req->endpoint = req->attempts > 0 ? leader->endpoint : ENDPOINT_NONE;
     int r = request_set_text(&req->job_status, leader->job_status);
     if (r == 0)
         r = request_set_text(&req->message, leader->message);

@@ -1,6 +1,7 @@
 /* Which request cancels a job. Pure. Any thread. */
 #include "policy/endpoint.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 static bool is_unreserved(unsigned char c)
@@ -47,5 +48,7 @@ enum endpoint_proof endpoint_second_answer(const struct judgement *second)
 {
     if (second->names_job || second->envelope)
         return ENDPOINT_GONE;
-    return second->verdict == VERDICT_RETRY ? ENDPOINT_FAILED : ENDPOINT_STANDS;
+    /* A rejected key is rejected whatever the route. */
+    bool counts = second->verdict == VERDICT_RETRY || second->http_status == 401;
+    return counts ? ENDPOINT_FAILED : ENDPOINT_STANDS;
 }

@@ -1,21 +1,13 @@
 /* Whether the API accepts the key. Pure. Any thread. */
 #include "policy/key_gate.h"
 
-static void plan_check(struct key_gate *g, int64_t now_ms)
-{
-    g->check_at_ms = now_ms + g->delay_ms;
-    g->delay_ms = g->delay_ms == 0 ? KEY_GATE_DELAY_MIN_MS : g->delay_ms * 2;
-    if (g->delay_ms > KEY_GATE_DELAY_MAX_MS)
-        g->delay_ms = KEY_GATE_DELAY_MAX_MS;
-}
-
 bool key_gate_refused(struct key_gate *g, unsigned epoch, int64_t now_ms)
 {
     if (g->rejected || epoch != g->epoch)
         return false;
     g->rejected = true;
     g->proving = false;
-    plan_check(g, now_ms);
+    g->check_at_ms = now_ms + g->delay_ms;
     return true;
 }
 
@@ -30,7 +22,10 @@ void key_gate_answered(struct key_gate *g, unsigned epoch, bool to_cancel)
 
 void key_gate_check_failed(struct key_gate *g, int64_t now_ms)
 {
-    plan_check(g, now_ms);
+    g->delay_ms = g->delay_ms == 0 ? KEY_GATE_DELAY_MIN_MS : g->delay_ms * 2;
+    if (g->delay_ms > KEY_GATE_DELAY_MAX_MS)
+        g->delay_ms = KEY_GATE_DELAY_MAX_MS;
+    g->check_at_ms = now_ms + g->delay_ms;
 }
 
 void key_gate_resume(struct key_gate *g)

@@ -14,7 +14,7 @@ struct key_gate {
     bool rejected;
     bool proving; /* sending was resumed, and no reply has shown yet that it should have been */
     int64_t check_at_ms; /* rejected: when to check */
-    int64_t delay_ms;    /* before the check after the next one; 0 = at once */
+    int64_t delay_ms;    /* the backoff; 0 = at once */
     unsigned epoch;      /* resumptions so far */
 };
 

@@ -20,7 +20,8 @@ bool verify_wanted(enum api_verify mode, const struct trail *trail, const struct
 struct finding {
     bool decided;
     enum outcome outcome;
-    char *job_status; /* as the API spells it; NULL when it did not say. The caller frees it. */
+    char *job_status; /* as the API spells it, the key masked; NULL when it did not say. The caller
+                         frees it. */
 };
 
 /* What the reply to GET /job/{job_id} says. Only a job that is canceled, completed or failed decides

@@ -115,6 +115,10 @@ static int settle_one(struct writer *w, struct op *op, struct request *req, bool
 {
     if (req->state != REQUEST_DONE)
         request_set_state(req, REQUEST_DONE);
+    /* The clock may have been set back between two lives of the daemon, and nothing ends before it
+     * has come. */
+    if (req->done_at_ms < req->accepted_at_ms)
+        req->done_at_ms = req->accepted_at_ms;
     req->n = w->last_n + 1;
     int r = store_settle(w->store, req, ret_anew);
     if (r < 0 || !*ret_anew)

@@ -14,6 +14,7 @@ import subprocess
 
 import pytest
 
+from ctl import ctl_path
 from daemon import KEY, REPOSITORY, binary_path, clean_environment
 from results import MEMBERS
 from waiting import wait_until
@@ -100,11 +101,23 @@ def run(block, substitutions):
                           timeout=60, env=clean_environment(), cwd=REPOSITORY, check=False)
 
 
+def wrapped_client(daemon):
+    """pulse-cancelctl with this daemon's paths as its defaults."""
+    path = os.path.join(daemon.home, "ctl")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"#!/bin/sh\ncommand=$1\nshift\n[ $command != results ] || set -- -f {daemon.results} \"$@\"\n"
+                   f'exec {ctl_path()} --socket {daemon.socket} "$command" "$@"\n')
+    os.chmod(path, 0o755)
+    return path
+
+
 def test_the_commands(daemon, standin):
     standin.fault(job="refused", status=401)
     assert daemon.outcome("refused")["outcome"] == "unauthorized"
+    client = wrapped_client(daemon)
     substitutions = [
         ("sudo ", ""),
+        ("pulse-cancelctl ", client + " "),
         ("/var/spool/pulse-canceld", daemon.spool),
         ("/run/pulse-canceld/socket", daemon.socket),
         ("/var/log/pulse-canceld/results.log", daemon.results),
@@ -140,7 +153,7 @@ def test_the_commands(daemon, standin):
         outcomes.setdefault(record["job_id"], []).append(record["outcome"])
     assert outcomes.pop("refused") == ["unauthorized", "cancelled"]
     assert outcomes.pop("abc123") == ["cancelled", "cancelled"]
-    assert outcomes == {job: ["cancelled"] for job in [f"job-{i}" for i in range(1, 11)] + ["after-all"]}
+    assert outcomes == {job: ["cancelled"] for job in [f"job-{i}" for i in range(1, 14)] + ["after-all"]}
     assert daemon.reasons() == {}
 
 

@@ -18,7 +18,7 @@ def test_the_tree_is_in_order():
 
 CASES = [
     ("daemon/daemon.c", '#include "intake/spool.h"', None),
-    ("intake/spool.c", '#include "intake/line.h"', None),
+    ("intake/spool.c", '#include "intake/rpc.h"', None),
     ("results/results.h", '#include "queue/queue.h"', None),
     ("main.c", '#include "daemon/daemon.h"', None),
     ("dispatch/http.c", "#include <curl/curl.h>", None),
@@ -36,14 +36,24 @@ CASES = [
     ("queue/queue.c", "#include <sqlite3.h>", "queue/sqlite_private.h only"),
     ("daemon/daemon.c", "#include <libconfig.h>", "model/config.c only"),
     ("base/log.c", "#include <systemd/sd-daemon.h>", "daemon/ only"),
+    ("ctl/cancel.c", '#include "ctl/call.h"', None),
+    ("ctl/cancel.c", '#include "model/request.h"', None),
+    ("ctl/top_screen.c", "#include <curses.h>", None),
+    ("ctl/log_reader.c", "#include <zlib.h>", None),
+    ("ctl/cancel.c", '#include "intake/rpc.h"', "may not use intake/"),
+    ("ctl/cancel.c", '#include "queue/queue.h"', "may not use queue/"),
+    ("daemon/daemon.c", '#include "ctl/call.h"', "may not use ctl/"),
+    ("main.c", '#include "ctl/call.h"', "may not use ctl/"),
+    ("ctl/top.c", "#include <curses.h>", "ctl/top_screen.c only"),
+    ("ctl/results.c", "#include <zlib.h>", "ctl/log_reader.c only"),
     ("extra/thing.c", '#include "base/buf.h"', "no layer yet"),
 ]
 
 
 @pytest.mark.parametrize("source,line,problem", CASES)
 def test_an_include(tmp_path, source, line, problem):
-    for header in ("intake/spool.h", "intake/line.h", "results/results.h", "queue/queue.h", "daemon/daemon.h",
-                   "dispatch/dispatch.h", "model/request.h", "base/buf.h"):
+    for header in ("intake/spool.h", "intake/rpc.h", "results/results.h", "queue/queue.h", "daemon/daemon.h",
+                   "dispatch/dispatch.h", "model/request.h", "base/buf.h", "ctl/call.h"):
         (tmp_path / header).parent.mkdir(exist_ok=True)
         (tmp_path / header).write_text("")
     (tmp_path / source).parent.mkdir(exist_ok=True)

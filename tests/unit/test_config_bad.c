@@ -181,6 +181,8 @@ static const struct bad_case bad_cases[] = {
     { "api = { ca_file = \"ca.pem\"; };", ":1: api.ca_file: must be an absolute path" },
     { "api = { ca_file = \"/nowhere/ca.pem\"; };",
       ":1: api.ca_file: /nowhere/ca.pem: cannot be read: No such file or directory" },
+    { "api = { ca_file = \"/nowhere/a\\n\\x1b[2J\\x7f\"; };",
+      ":1: api.ca_file: /nowhere/a\\x0a\\x1b[2J\\x7f: cannot be read: No such file or directory" },
     { "socket = { path = \"/" X50 X50 "xxxxxxx\"; };",
       ":1: socket.path: is longer than 107 bytes, the most a socket's path may have" },
 };

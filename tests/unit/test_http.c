@@ -403,6 +403,59 @@ static void test_headers_of_the_reply(void **state)
     assert_null(got->deprecation);
 }
 
+/* Such a line goes on with the header before it, which must not be one of the reply before: libcurl
+ * before 8.1.0 keeps a pointer to that in its handle (curl issue 11101). */
+static void test_a_first_header_that_goes_on(void **state)
+{
+    static const struct answer answers[] = {
+        { .text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Last: of the reply\r\n\r\n" },
+        { .text = "HTTP/1.1 200 OK\r\n\tSunset: soon\r\nContent-Length: 2\r\n\r\n{}" },
+        { .text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]" },
+    };
+    struct fixture *f = *state;
+    f->answers = answers;
+    (void) exchange(f, HTTP_POST);
+    /* Some versions refuse it, others take it for a header. */
+    const struct got *got = exchange(f, HTTP_POST);
+    assert_true(got->transport == TRANSPORT_FAILED || strcmp(got->body, "{}") == 0);
+    got = exchange(f, HTTP_POST);
+    assert_int_equal(got->transport, TRANSPORT_OK);
+    assert_string_equal(got->body, "[]");
+}
+
+/* The head of a 1xx is not the reply's, however HTTP is spelt. */
+static void test_a_head_that_is_cut_short(void **state)
+{
+    static const struct answer answers[] = {
+        { .text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nSunset: s", .close = true },
+        { .text = "HTTP/1.1 100 Continue\r\n\r\nhttp/1.1 404 No\r\nSunset: s", .close = true },
+    };
+    struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        f->answers = &answers[i];
+        assert_int_equal(exchange(f, HTTP_POST)->transport, TRANSPORT_FAILED);
+    }
+}
+
+/* What is no answer must not be taken for a refusal, which is final. */
+static void test_no_status(void **state)
+{
+    static const struct answer answers[] = {
+        { .text = "HTTP/200 OK\r\nContent-Length: 0\r\n\r\n", .close = true },
+        { .text = "HTTP/1.1 101 Switching Protocols\r\n\r\n", .close = true },
+        { .text = "HTTP/1.1 099 No\r\n\r\n", .close = true },
+        { .text = "HTTP/2 40000 No\r\n\r\n", .close = true },
+    };
+    struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        f->answers = &answers[i];
+        const struct got *got = exchange(f, HTTP_POST);
+        assert_int_equal(got->transport, TRANSPORT_FAILED);
+        assert_true(got->sent);
+        assert_non_null(got->trouble);
+    }
+}
+
 static void test_retry_after(void **state)
 {
     static const struct {
@@ -535,6 +588,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_body_with_one_byte_too_many, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_body_that_breaks_off, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_headers_of_the_reply, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_first_header_that_goes_on, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_head_that_is_cut_short, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_no_status, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_retry_after, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_kept_connection_that_dies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_secrets_of_a_proxy, set_up, tear_down),

@@ -11,7 +11,7 @@
 #include <errno.h>
 
 #include "base/json.h"
-#include "intake/line.h"
+#include "model/line.h"
 
 #define TEXT(s) .text = (s), .len = sizeof(s) - 1
 

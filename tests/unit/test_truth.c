@@ -113,6 +113,7 @@ static void test_the_second_route(void **state)
         { 405, "", ENDPOINT_STANDS },
         { 405, ENVELOPE, ENDPOINT_GONE },
         { 403, "", ENDPOINT_STANDS },
+        { 401, "", ENDPOINT_FAILED },
         { 301, "", ENDPOINT_STANDS },
         { 500, "", ENDPOINT_FAILED },
         { 500, ENVELOPE, ENDPOINT_GONE },
@@ -251,6 +252,12 @@ static void test_what_the_status_says(void **state)
     assert_int_equal(verify_read(&cut, "a", false, &f), 0);
     assert_true(f.decided);
     free(f.job_status);
+
+    struct reply leaky = make_reply(200, "{\"job_id\":\"a\",\"status\":\"for s3cret\"}");
+    leaky.api_key = "s3cret";
+    assert_int_equal(verify_read(&leaky, "a", false, &f), 0);
+    assert_string_equal(f.job_status, "for ******");
+    free(f.job_status);
 }
 
 static void test_the_key_gate(void **state)
@@ -300,17 +307,22 @@ static void test_deprecation(void **state)
         { "@", NULL, " (Deprecation: @)" },
         { "@12x", NULL, " (Deprecation: @12x)" },
         { "@99999999999999999999", NULL, " (Deprecation: @99999999999999999999)" },
+        { "by s3cret", "for s3cret", " (Deprecation: by ******), to be removed on for ******" },
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         char text[DEPRECATION_TEXT_MAX];
-        deprecation_describe(cases[i].deprecation, cases[i].sunset, text);
+        deprecation_describe(cases[i].deprecation, cases[i].sunset, "s3cret", text);
         assert_string_equal(text, cases[i].text);
     }
     char long_text[1000], text[DEPRECATION_TEXT_MAX];
     memset(long_text, 'x', sizeof(long_text));
     long_text[sizeof(long_text) - 1] = '\0';
-    deprecation_describe(long_text, long_text, text);
+    deprecation_describe(long_text, long_text, "", text);
     assert_true(strlen(text) < DEPRECATION_TEXT_MAX);
+    /* Masked before it is cut. */
+    memcpy(long_text + 60, "s3cret", 6);
+    deprecation_describe(long_text, long_text, "s3cret", text);
+    assert_null(strstr(text, "s3"));
 }
 
 static void test_peeking(void **state)

@@ -1,5 +1,5 @@
 /* Bytes to request. Pure: no clock, no I/O, any thread. */
-#include "intake/line.h"
+#include "model/line.h"
 
 #include <errno.h>
 #include <string.h>

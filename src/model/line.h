@@ -1,8 +1,8 @@
-/* Bytes to request: the request line of the spool directory and the socket.
+/* Bytes to request: the request line of the spool directory, the socket and the client.
  *
  * Pure: a bare job ID, or {"job_id": "…", "request_id": "…", "deadline_s": 60}. */
-#ifndef PULSE_INTAKE_LINE_H
-#define PULSE_INTAKE_LINE_H
+#ifndef PULSE_MODEL_LINE_H
+#define PULSE_MODEL_LINE_H
 
 #include <stdbool.h>
 #include <stddef.h>
