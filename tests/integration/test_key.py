@@ -213,6 +213,19 @@ def test_a_new_key_in_the_file_is_noticed(start, standin):
     assert KEY not in daemon.stderr()
 
 
+def test_each_check_reads_the_key_file(start, standin):
+    daemon = start(api={"on_unauthorized": "hold"})
+    standin.settings(keys=["another"])
+    daemon.cancel("a")
+    wait_until(lambda: checks(standin), "it is checked at once")
+    daemon.write_key("second-key")
+    daemon.key = "second-key"
+    wait_until(lambda: len(checks(standin)) >= 2, "it is checked again")
+    assert [key_of(entry) for entry in checks(standin)][:2] == [KEY, "second-key"]
+    standin.settings(keys=["second-key"])
+    assert daemon.wait_records(1)[0]["outcome"] == "cancelled"
+
+
 @pytest.mark.parametrize("spoil", [lambda path: os.unlink(path), lambda path: os.chmod(path, 0o644),
                                    lambda path: open(path, "w", encoding="ascii").close()],
                          ids=["missing", "readable by others", "empty"])

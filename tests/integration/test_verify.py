@@ -183,6 +183,19 @@ def test_what_curl_repeats_is_a_doubt(ambiguous, standin):
     assert (result["outcome"], result["job_status"]) == ("cancelled", "canceled")
 
 
+@pytest.mark.parametrize("lost", ["cancel", "delete"])
+def test_what_curl_repeats_before_the_other_route_is_a_doubt(start, standin, lost):
+    daemon = start(api={"verify": "ambiguous", "endpoint": "auto"})
+    daemon.outcome("first")
+    standin.fault(job="a", on=lost, reset="after")
+    standin.fault(job="a", status=404, envelope=False, times=None)
+    result = daemon.outcome("a")
+    assert standin.job("a")["status"] == "canceled"
+    methods = [entry["method"] for entry in standin.log(job="a")]
+    assert methods == ["POST", "POST" if lost == "cancel" else "DELETE", "DELETE", "GET"]
+    assert (result["outcome"], result["job_status"]) == ("cancelled", "canceled")
+
+
 def test_a_doubt_lasts(ambiguous, standin):
     """Not only the answer just before the 404 counts."""
     standin.fault(garbage=True, effect="canceled")

@@ -162,7 +162,7 @@ def timeout(job, rng):
 
 def late_effect(job, rng):
     """Nobody hears of it, and it comes when others may have asked already."""
-    job.fault(hang="after", effect_after_ms=rng.randint(50, 800))
+    job.fault(hang="after", effect_after_ms=rng.randint(50, 1500))
 
 
 def garbage(job, rng):
@@ -250,7 +250,7 @@ def mixed(job, rng):
         job.start["finish"] = {"status": rng.choice(["completed", "failed"]), "after_ms": rng.randint(5, 300)}
     for _ in range(rng.randint(2, 4)):
         job.fault(**rng.choice([hidden(rng, effect(rng)), {"status": 429, "retry_after": 1},
-                                {"delay_ms": rng.randint(1, 600)}]))
+                                {"delay_ms": rng.randint(1, 1500)}]))
 
 
 # kind: (weight, what is done, whether a GET that fails is repeated)
