@@ -205,7 +205,7 @@ void dispatch_hold(struct dispatch *d, bool held)
 
 void dispatch_resume(struct dispatch *d)
 {
-    key_resume(d);
+    key_resume(d, false);
     dispatch_pump(d);
 }
 

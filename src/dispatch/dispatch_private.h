@@ -92,8 +92,8 @@ void attempt_drop_all(struct dispatch *d);
 
 /* A 401 to something sent in `epoch`. */
 void key_refused(struct dispatch *d, unsigned epoch, const char *code, const char *message);
-/* Sending goes on: the check was accepted, or the operator says so. */
-void key_resume(struct dispatch *d);
+/* Sending goes on: the check was accepted, or (not `checked`) the operator says so. */
+void key_resume(struct dispatch *d, bool checked);
 /* Checks a rejected key when it is time, and there is a job to do it with. */
 void key_turn(struct dispatch *d, int64_t now_ms);
 /* When the next turn is due; INT64_MAX when nothing is planned. */

@@ -29,9 +29,9 @@ struct profile {
     struct curl_slist *headers;
 };
 
-/* One exchange, with an easy handle of its own: libcurl before 8.1.0 keeps a pointer to the last header
- * of the reply before, and follows it when the next reply's first header begins with a blank (curl issue
- * 11101). Connections are the multi handle's, and are kept. */
+/* One exchange, with an easy handle of its own: libcurl before 8.1.0 keeps a pointer to the last
+ * header of the reply before, and follows it when the next reply's first header begins with a blank
+ * (curl issue 11101). Connections are the multi handle's, and are kept. */
 struct exchange {
     struct http *http;
     struct profile *profile;
@@ -176,8 +176,8 @@ static size_t on_body(char *data, size_t size, size_t n, void *userdata)
     return x->too_long ? 0 : len;
 }
 
-/* curl takes a connection that is closed amid the headers for the end of the reply. It does not mind in
- * which letters HTTP is written. */
+/* curl takes a connection that is closed amid the headers for the end of the reply. It does not mind
+ * in which letters HTTP is written. */
 static size_t on_header(char *line, size_t size, size_t n, void *userdata)
 {
     struct exchange *x = userdata;
@@ -363,7 +363,7 @@ static void on_done(void *userdata, CURL *easy, CURLcode rc)
         rc = CURLE_PARTIAL_FILE;
     }
     (void) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
-    /* curl lets "HTTP/200 OK" and "HTTP/2 20000" pass, and a 101 that nobody asked for. */
+    /* curl lets "HTTP/200 OK" pass, without a status, and "HTTP/2 40000". */
     if (rc == CURLE_OK && (status < 200 || status > 999)) {
         (void) strcpy(x->trouble, "the reply has no status, or one that ends no exchange");
         rc = CURLE_WEIRD_SERVER_REPLY;

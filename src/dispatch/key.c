@@ -17,11 +17,11 @@ void key_refused(struct dispatch *d, unsigned epoch, const char *code, const cha
     d->host.key_changed(d->host.userdata, code, message);
 }
 
-void key_resume(struct dispatch *d)
+void key_resume(struct dispatch *d, bool checked)
 {
     if (!d->key.rejected)
         return;
-    key_gate_resume(&d->key);
+    key_gate_resume(&d->key, checked);
     d->host.key_changed(d->host.userdata, NULL, NULL);
 }
 
@@ -71,7 +71,7 @@ void key_checked(struct dispatch *d, const struct reply *reply)
     /* Of a job with a large result only the beginning is read, and that is an answer, too. */
     bool answered = reply->transport == TRANSPORT_OK || reply->truncated;
     if (answered && reply->status != 401)
-        key_resume(d);
+        key_resume(d, true);
     else
         key_gate_check_failed(&d->key, clock_steady_ms());
 }

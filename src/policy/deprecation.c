@@ -20,7 +20,7 @@ static bool read_date(const char *text, char *ret, size_t size)
     return gmtime_r(&at, &tm) != NULL && strftime(ret, size, "%Y-%m-%d", &tm) > 0;
 }
 
-/* The header's value, cut. Masks first: a key across the cut would lose its end and not be found. */
+/* The header's value, cut; masked first, since a key across the cut would not be found. */
 #define SHOWN_MAX 65
 
 static void show(const char *value, const char *api_key, char ret[static SHOWN_MAX])

@@ -12,7 +12,8 @@
 /* Zero-initialised: accepted. */
 struct key_gate {
     bool rejected;
-    bool proving; /* sending was resumed, and no reply has shown yet that it should have been */
+    bool proving;        /* sending was resumed, and nothing was answered yet */
+    bool unproved;       /* nor was a cancel request, after a check that was accepted */
     int64_t check_at_ms; /* rejected: when to check */
     int64_t delay_ms;    /* the backoff; 0 = at once */
     unsigned epoch;      /* resumptions so far */
@@ -29,7 +30,7 @@ void key_gate_answered(struct key_gate *g, unsigned epoch, bool to_cancel);
 /* The check was rejected, or not answered. */
 void key_gate_check_failed(struct key_gate *g, int64_t now_ms);
 
-/* The check was accepted, or the operator says so. */
-void key_gate_resume(struct key_gate *g);
+/* The check was accepted, or (not `checked`) the operator says so. */
+void key_gate_resume(struct key_gate *g, bool checked);
 
 #endif

@@ -278,7 +278,7 @@ static void test_the_key_gate(void **state)
     key_gate_check_failed(&g, now_ms);
     assert_int_equal(g.check_at_ms - now_ms, 300000);
 
-    key_gate_resume(&g);
+    key_gate_resume(&g, false);
     assert_false(g.rejected);
     assert_true(g.proving);
     assert_false(key_gate_refused(&g, 0, now_ms)); /* of before */
@@ -287,10 +287,23 @@ static void test_the_key_gate(void **state)
     assert_true(key_gate_refused(&g, 1, now_ms));
     assert_int_equal(g.check_at_ms - now_ms, 300000);
 
-    key_gate_resume(&g);
+    key_gate_resume(&g, true);
     key_gate_answered(&g, 2, true);
     assert_true(key_gate_refused(&g, 2, now_ms));
     assert_int_equal(g.check_at_ms, now_ms); /* begun anew */
+
+    /* The operator's impatience does not make it slower. */
+    for (unsigned epoch = 3; epoch < 6; epoch++) {
+        key_gate_resume(&g, false);
+        assert_true(key_gate_refused(&g, epoch, now_ms));
+        assert_int_equal(g.check_at_ms, now_ms);
+    }
+    /* A check that is accepted while cancels are not does. */
+    for (unsigned epoch = 6; epoch < 9; epoch++) {
+        key_gate_resume(&g, true);
+        assert_true(key_gate_refused(&g, epoch, now_ms));
+        assert_int_equal(g.check_at_ms - now_ms, 1000 << (epoch - 6));
+    }
 }
 
 static void test_deprecation(void **state)
