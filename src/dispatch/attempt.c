@@ -96,9 +96,10 @@ static void try_again(struct dispatch *d, struct attempt *a)
 
 static void conclude(struct dispatch *d, struct attempt *a)
 {
+    enum outcome outcome = a->outcome;
     switch (a->verdict) {
     case VERDICT_DONE:
-        dispatch_settle(d, finish(d, a), a->outcome, true);
+        dispatch_settle(d, finish(d, a), outcome, true);
         break;
     case VERDICT_RETRY:
         try_again(d, a);
@@ -437,7 +438,10 @@ void attempt_answered(void *userdata, void *context, const struct reply *reply)
 
 void attempt_drop_all(struct dispatch *d)
 {
-    struct attempt *a;
-    while ((a = TAILQ_FIRST(&d->in_flight)) != NULL)
+    struct attempt *a = TAILQ_FIRST(&d->in_flight);
+    while (a != NULL) {
+        struct attempt *next = TAILQ_NEXT(a, link);
         request_destroy(finish(d, a));
+        a = next;
+    }
 }

@@ -189,6 +189,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *userdata)
 }
 
 /* The request is about to go out. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is curl's. */
 static int on_send(void *userdata, char *ip, char *local_ip, int port, int local_port)
 {
     struct exchange *x = userdata;

@@ -145,6 +145,8 @@ int config_renew_key(struct config *config, const char *file, struct buf *reterr
     int r = config_read_key(&report, 0, &fresh);
     if (r < 0)
         return r;
+    if (fresh.api_key == NULL)
+        return -ENOMEM;
     if (strcmp(fresh.api_key, config->api_key) == 0) {
         wipe(fresh.api_key);
         return 0;

@@ -77,7 +77,6 @@ static int read_status(const struct reply *reply, const char *job_id, struct fin
         r = json_peek_string(reply->body, reply->body_len, "status", &f->job_status);
     if (r < 0 || !ours)
         return r == -ENOMEM ? r : 0;
-    verdict_mask(f->job_status, reply->api_key);
     for (size_t i = 0; i < sizeof(terminal) / sizeof(terminal[0]); i++) {
         if (strcmp(f->job_status, terminal[i].status) != 0)
             continue;

@@ -120,7 +120,7 @@ static int follow_leader(struct store *st, struct request *req, bool with_state,
 {
     struct request *leader = NULL;
     int r = store_find_leader(st, req->chain, &leader);
-    if (r < 0)
+    if (r < 0 || leader == NULL)
         return r == -ENOENT ? 0 : r;
 
     r = request_inherit(req, leader, false);
