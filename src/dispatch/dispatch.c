@@ -153,6 +153,12 @@ static void on_timer(uv_timer_t *timer)
     dispatch_pump(timer->data);
 }
 
+/* The machine has slept, and what came due in its sleep is not waited for any longer. */
+static void on_clock_moved(void *userdata)
+{
+    dispatch_pump(userdata);
+}
+
 /* --- The queue's news --- */
 
 void dispatch_accepted(struct dispatch *d, struct request *req)
@@ -287,6 +293,7 @@ int dispatch_create(struct dispatch **ret, uv_loop_t *loop, struct queue *queue,
     }
     (void) uv_timer_init(loop, &d->timer);
     d->timer.data = d;
+    clock_watch_init(&d->clock_watch, loop, on_clock_moved, d);
     *ret = d;
     return 0;
 }
@@ -355,8 +362,9 @@ void dispatch_stop(struct dispatch *d, void (*stopped)(void *userdata), void *us
     d->stopping = true;
     d->stopped = stopped;
     d->stopped_userdata = userdata;
-    d->closing = 2;
+    d->closing = 3;
     http_stop(d->http, one_closed, d);
+    clock_watch_close(&d->clock_watch, one_closed, d);
     uv_close((uv_handle_t *) &d->timer, on_timer_closed);
 }
 
@@ -365,6 +373,7 @@ void dispatch_destroy(struct dispatch *d)
     if (d == NULL)
         return;
     http_destroy(d->http);
+    clock_watch_finish(&d->clock_watch);
     attempt_drop_all(d);
     free(d->base_url);
     window_destroy(d->window);

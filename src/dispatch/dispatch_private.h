@@ -3,6 +3,7 @@
  *   dispatch.c  what is sent when; the queue's news, administration, life
  *   attempt.c   one attempt: from the first exchange to its outcome or its retry
  *   key.c       the check of a rejected key
+ *   clock_watch.c  a sleep of the machine, which no timer sees
  *   window.c    which requests are in memory, and who is next
  *   http*.c     curl on the loop */
 #ifndef PULSE_DISPATCH_PRIVATE_H
@@ -14,6 +15,7 @@
 
 #include <uv.h>
 
+#include "dispatch/clock_watch.h"
 #include "dispatch/dispatch.h"
 #include "dispatch/http.h"
 #include "dispatch/window.h"
@@ -29,6 +31,7 @@ struct dispatch {
     struct queue *queue;
     struct http *http;
     uv_timer_t timer; /* the one timer: whatever wakes next */
+    struct clock_watch clock_watch;
     struct dispatch_host host;
 
     char *base_url;

@@ -39,12 +39,16 @@ class Clocks:
         with open(path, "w+b") as file:
             file.truncate(mmap.PAGESIZE)
             self.page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-        self.environment = {"LD_PRELOAD": library, "PULSE_TEST_CLOCKS": path,
+        pipe = os.path.join(self.home, "pipe")
+        os.mkfifo(pipe)
+        self.pipe = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+        self.environment = {"PULSE_TEST_CLOCKS_PIPE": pipe, "LD_PRELOAD": library, "PULSE_TEST_CLOCKS": path,
                             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
         return self
 
     def __exit__(self, *_exc):
         self.page.close()
+        os.close(self.pipe)
         shutil.rmtree(self.home, ignore_errors=True)
 
     def reset(self):
@@ -63,6 +67,7 @@ class Clocks:
     def sleep(self, seconds):
         """As if the machine had slept for so long: CLOCK_MONOTONIC stands still, timers too."""
         self._set(self.BOOT, self._get(self.BOOT) + int(seconds * SECOND_NS))
+        os.write(self.pipe, bytes(8))
 
     def passed(self):
         """Seconds that were skipped."""

@@ -163,6 +163,21 @@ def test_files_are_taken_whatever_the_clock_says(start, clocks, step):
     assert {one["job_id"] for one in daemon.wait_records(2)} == {"renamed", "linked"}
 
 
+# -- the machine sleeps ---------------------------------------------------------------------------
+
+def test_what_came_due_in_its_sleep_is_done_on_waking(start, standin, clocks):
+    """The timer's clock stood still: it would fire after all the time that was left."""
+    daemon = start(environment=clocks.environment, retry={"max_delay_ms": HOUR * 1000})
+    standin.fault(job="retry", status=503, retry_after=HOUR - 1)
+    standin.fault(job="late", status=503, retry_after=HOUR - 1)
+    daemon.cancel("retry", deadline_s=DAY)
+    daemon.cancel("late", deadline_s=1800)
+    wait_until(lambda: daemon.call("stats")["pending"]["waiting"] == 2, "both wait")
+    clocks.sleep(HOUR)
+    records = {one["job_id"]: one["outcome"] for one in daemon.wait_records(2)}
+    assert records == {"retry": "cancelled", "late": "expired"}
+
+
 # -- days pass ------------------------------------------------------------------------------------
 
 def test_history_is_pruned_as_days_pass(begin, clocks):
