@@ -152,10 +152,11 @@ class Script:
         self.until(lambda: False, "it ends")
 
     def idle(self):
-        """Nothing pending, nothing left in the spool."""
-        pending = self.daemon.call("stats")["pending"]
+        """Nothing left in the spool, and then nothing pending: what is taken in between is seen as pending."""
         claimed = os.listdir(self.daemon.claimed) if os.path.isdir(self.daemon.claimed) else []
-        return not any(pending.values()) and claimed == [] and self.daemon.spooled() == []
+        if claimed or self.daemon.spooled():
+            return False
+        return not any(self.daemon.call("stats")["pending"].values())
 
     def repeat_unanswered(self):
         """A client that got no answer sends its request_id again: one request in the end."""
