@@ -126,15 +126,14 @@ static int64_t line_at(const struct buf *b, size_t at, size_t *ret_len)
     struct json_object *root = NULL, *n = NULL;
     int64_t number = 0;
     if (json_parse(line, *ret_len, &root, NULL) == 0 && json_object_object_get_ex(root, "n", &n) &&
-        json_object_is_type(n, json_type_int) && strcspn(line + 5, ",") < 19 &&
-        memchr(line, ',', *ret_len) != NULL)
+        json_object_is_type(n, json_type_int))
         number = json_object_get_int64(n);
-    if (number > 0) {
-        char text[32];
-        (void) snprintf(text, sizeof(text), "%lld,", (long long) number);
-        if (strncmp(line + 5, text, strlen(text)) != 0)
-            number = 0;
-    }
+    /* Written as the daemon writes it, and not its only member. */
+    char text[32];
+    size_t len = (size_t) snprintf(text, sizeof(text), "%lld,", (long long) number);
+    if (number >= INT64_C(1000000000000000000) || *ret_len < 5 + len ||
+        memcmp(line + 5, text, len) != 0)
+        number = 0;
     json_object_put(root);
     return number > 0 ? number : 0;
 }
