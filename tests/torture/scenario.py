@@ -152,9 +152,8 @@ class Script:
         self.until(lambda: False, "it ends")
 
     def idle(self):
-        """Nothing left in the spool, and then nothing pending: what is taken in between is seen as pending."""
-        claimed = os.listdir(self.daemon.claimed) if os.path.isdir(self.daemon.claimed) else []
-        if claimed or self.daemon.spooled():
+        """Nothing in the spool, nothing claimed, nothing pending: in the order in which a file goes on."""
+        if self.daemon.spooled() or os.path.isdir(self.daemon.claimed) and os.listdir(self.daemon.claimed):
             return False
         return not any(self.daemon.call("stats")["pending"].values())
 
