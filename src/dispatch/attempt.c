@@ -328,7 +328,7 @@ static void cancel_answered(struct dispatch *d, struct attempt *a, const struct 
     bool unauthorized = j.kind == REPLY_REFUSED && j.http_status == 401;
     if (unauthorized && !stale)
         key_refused(d, a->key_epoch, j.error_code, j.error_message);
-    else if (reply->transport == TRANSPORT_OK)
+    else if (reply->transport == TRANSPORT_OK && !unauthorized)
         key_gate_answered(&d->key, a->key_epoch, true);
     bool stays = stale || (unauthorized && d->on_unauthorized == API_UNAUTHORIZED_HOLD);
     j.counts = j.counts && !stays;
@@ -382,7 +382,7 @@ static void watch_key(struct dispatch *d, const struct attempt *a, const struct 
         watch_health(d, reply, &j);
     if (unauthorized && a->base_epoch == d->base_epoch)
         key_refused(d, a->key_epoch, j.error_code, j.error_message);
-    else if (!trouble)
+    else if (!trouble && !unauthorized)
         key_gate_answered(&d->key, a->key_epoch, false);
     judgement_finish(&j);
 }
