@@ -18,7 +18,7 @@ wait_for skipped
 step "a stand-in for the API, a key that is typed unseen, a user who may submit and one who may not"
 start_standin service-key
 cat >/root/type-key.sh <<'END'
-sh -c 'systemd-ask-password -n "API key:" | install -m 600 /dev/stdin /etc/pulse-canceld/api-key'
+sh -c 'key=$(systemd-ask-password -n "API key:") && printf "%s\n" "$key" | install -m 600 /dev/stdin /etc/pulse-canceld/api-key'
 END
 # On a terminal of its own; the key is typed once it is asked for.
 mkfifo /run/typed

@@ -52,7 +52,8 @@ static void show_reloaded(const struct invocation *inv, struct json_object *resu
     struct json_object *settings = json_object_object_get(result, "restart_needed");
     size_t n =
         json_object_is_type(settings, json_type_array) ? json_object_array_length(settings) : 0;
-    (void) puts("Configuration and key are read anew.");
+    (void) puts(
+        "The configuration is read anew, and the key unless systemd passed it at the start.");
     for (size_t i = 0; i < n; i++) {
         (void) fputs(i == 0 ? "These settings take effect after a restart: " : ", ", stdout);
         output_put(inv->out, stdout, STYLE_STRONG,

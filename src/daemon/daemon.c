@@ -436,6 +436,8 @@ int daemon_run(const char *config_file, struct config *config)
     if (r == 0) {
         dispatch_start(d.dispatch);
         log_info("daemon: pulse-canceld " PULSE_VERSION " is ready, for %s", config->api.base_url);
+        if (d.held)
+            log_warning("daemon: sending is still held by the operator: release resumes it");
         notify_ready();
         daemon_tell_status(&d);
     } else {

@@ -41,8 +41,8 @@ int daemon_append_key_advice(const struct daemon *d, struct buf *b)
                        d->key_code != NULL ? d->key_code : "401");
     if (r == 0)
         r = d->config->key_is_credential
-                ? buf_append_str(b, "set the service's credential api-key to a valid one and "
-                                    "restart it")
+                ? buf_append_str(b, "put a valid one where the service's copy is made from, "
+                                    "/etc/pulse-canceld/api-key as shipped, and restart it")
                 : buf_printf(b, "put a valid one into %s", d->config->api.key_file);
     return r;
 }

@@ -45,6 +45,7 @@ struct dispatch_stats {
     size_t in_flight;
     enum endpoint endpoint; /* in use */
     bool key_rejected;
+    bool unreachable;                      /* no exchange gets through */
     size_t waiting;                        /* for a retry; on disk too */
     uint64_t attempts;                     /* counted ones */
     uint64_t retries;                      /* attempts that were not a request's first */

@@ -85,6 +85,10 @@ static const char *check_content(const char *text, size_t *len)
     return NULL;
 }
 
+static const char missing[] = "; put the API key there, as its only line, and chmod 0600 it";
+static const char copied[] = " (this is the service manager's copy: mend the file that it is made "
+                             "from, /etc/pulse-canceld/api-key as shipped, and restart)";
+
 int config_read_key(const struct config_report *report, unsigned line, struct config *config)
 {
     struct key_source source = { 0 };
@@ -99,8 +103,8 @@ int config_read_key(const struct config_report *report, unsigned line, struct co
 
     fd = open(source.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st) < 0) {
-        r = config_fault(report, line, "api.key_file", "%s: cannot be read: %s", source.path,
-                         strerror(errno));
+        r = config_fault(report, line, "api.key_file", "%s: cannot be read: %s%s", source.path,
+                         strerror(errno), errno == ENOENT ? missing : "");
         goto out;
     }
     what = check_file(&source, &st);
@@ -121,7 +125,8 @@ int config_read_key(const struct config_report *report, unsigned line, struct co
         }
     }
     if (what != NULL)
-        r = config_fault(report, line, "api.key_file", "%s: %s", source.path, what);
+        r = config_fault(report, line, "api.key_file", "%s: %s%s", source.path, what,
+                         source.credential ? copied : "");
 out:
     explicit_bzero(text, sizeof(text));
     if (fd >= 0)

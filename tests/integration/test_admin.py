@@ -73,6 +73,16 @@ def test_deadlines_count_during_a_hold(make_daemon, standin):
     assert stats["pending"] == {"queued": 0, "in_flight": 0, "waiting": 0}
 
 
+def test_an_api_that_is_down_is_in_the_status_line(make_daemon):
+    daemon = make_daemon(api={"base_url": "http://127.0.0.1:1"})
+    with contextlib.closing(Manager(daemon.home)) as manager:
+        daemon.environment["NOTIFY_SOCKET"] = manager.path
+        daemon.start()
+        daemon.cancel("a")
+        wait_until(lambda: "can't be reached" in manager.status(), "the status line says so")
+        daemon.stop()
+
+
 def test_a_hold_is_in_the_status_line(make_daemon):
     daemon = make_daemon()
     with contextlib.closing(Manager(daemon.home)) as manager:

@@ -273,7 +273,7 @@ def test_withdraw(daemon):
 
 
 def test_reload(daemon):
-    assert ctl.good(daemon.socket, "reload") == "Configuration and key are read anew.\n"
+    assert ctl.good(daemon.socket, "reload") == "The configuration is read anew, and the key unless systemd passed it at the start.\n"
     daemon.set(socket={"max_clients": 7}, queue={"database": daemon.database + "2"})
     text = ctl.good(daemon.socket, "reload")
     assert "after a restart: " in text and "queue.database" in text and "systemctl restart" in text

@@ -248,8 +248,11 @@ static void test_bad_keys(void **state)
     assert_bad(p, text, strlen(text), what);
 
     (void) unlink(p->key_file);
-    (void) snprintf(what, sizeof(what),
-                    ":2: api.key_file: %s: cannot be read: No such file or directory", p->key_file);
+    (void) snprintf(
+        what, sizeof(what),
+        ":2: api.key_file: %s: cannot be read: No such file or directory; put the API key "
+        "there, as its only line, and chmod 0600 it",
+        p->key_file);
     assert_bad(p, text, strlen(text), what);
 
     assert_int_equal(mkfifo(p->key_file, 0600), 0);
@@ -272,7 +275,10 @@ static void test_credential(void **state)
 
     write_file(p->credential, "a b", 3, 0400);
     (void) snprintf(what, sizeof(what),
-                    ":2: api.key_file: %s: has blanks: put only the API key there", p->credential);
+                    ":2: api.key_file: %s: has blanks: put only the API key there (this is the "
+                    "service manager's copy: mend the file that it is made from, "
+                    "/etc/pulse-canceld/api-key as shipped, and restart)",
+                    p->credential);
     assert_bad(p, text, strlen(text), what);
 
     assert_int_equal(setenv("CREDENTIALS_DIRECTORY", "", 1), 0);
