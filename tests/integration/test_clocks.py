@@ -172,9 +172,11 @@ def test_what_came_due_in_its_sleep_is_done_on_waking(start, standin, clocks):
     standin.fault(job="late", status=503, retry_after=HOUR - 1)
     daemon.cancel("retry", deadline_s=DAY)
     daemon.cancel("late", deadline_s=1800)
-    wait_until(lambda: daemon.call("stats")["pending"]["waiting"] == 2, "both wait")
+    for job in ("retry", "late"):
+        daemon.wait_item(lambda item: item["state"] == "waiting", "it waits", job_id=job)
+    daemon.call("withdraw", job_id="nobody")    # answered when all that was committed before has been told
     clocks.sleep(HOUR)
-    records = {one["job_id"]: one["outcome"] for one in daemon.wait_records(2)}
+    records = {one["job_id"]: one["outcome"] for one in daemon.wait_records(2, timeout_s=10)}
     assert records == {"retry": "cancelled", "late": "expired"}
 
 

@@ -23,7 +23,6 @@ class Books:
         self.withdrawals_open = False
         self.retried = set()
         self.results = []           # result lines that were answered to `wait`
-        self.lives = 0              # the clock was set back or forth, and the daemon started anew
 
     # -- what is promised -------------------------------------------------------------------
 

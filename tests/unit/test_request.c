@@ -166,13 +166,40 @@ static void test_texts_are_cut(void **state)
     assert_null(field);
 }
 
+/* One that joined when the last attempt was over has no attempt, and so no endpoint of one. */
+static void test_what_a_follower_inherits(void **state)
+{
+    (void) state;
+    const struct request leader = {
+        .attempts = 2,
+        .chain_attempts = 2,
+        .endpoint = ENDPOINT_CANCEL,
+        .http_status = 404,
+    };
+    struct request early = { .attempts = 0, .chain_attempts = 1 };
+    assert_int_equal(request_inherit(&early, &leader, true), 0);
+    assert_int_equal(early.attempts, 1);
+    assert_int_equal(early.endpoint, ENDPOINT_CANCEL);
+
+    struct request late = { .attempts = 0, .chain_attempts = 2 };
+    assert_int_equal(request_inherit(&late, &leader, true), 0);
+    assert_int_equal(late.attempts, 0);
+    assert_int_equal(late.endpoint, ENDPOINT_NONE);
+    assert_int_equal(late.http_status, 404);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_job_ids),         cmocka_unit_test(test_request_ids),
-        cmocka_unit_test(test_transitions),     cmocka_unit_test(test_names),
-        cmocka_unit_test(test_result_line),     cmocka_unit_test(test_item),
-        cmocka_unit_test(test_offending_lines), cmocka_unit_test(test_texts_are_cut),
+        cmocka_unit_test(test_job_ids),
+        cmocka_unit_test(test_request_ids),
+        cmocka_unit_test(test_transitions),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_result_line),
+        cmocka_unit_test(test_item),
+        cmocka_unit_test(test_offending_lines),
+        cmocka_unit_test(test_texts_are_cut),
+        cmocka_unit_test(test_what_a_follower_inherits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
