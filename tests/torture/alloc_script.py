@@ -9,7 +9,7 @@ from daemon import SANITIZERS
 from ledger import Ledger
 from rpc import RpcError
 from scenario import Script
-from traced import Ended, TracedDaemon
+from traced import Caller, Ended, TracedDaemon
 
 PHASES = ["start", "intake", "dispatch", "reload", "rotation", "stop"]
 SETTINGS = {"api": {"verify": "ambiguous"}, "spool": {"settle_ms": 20, "rescan_interval_s": 1},
@@ -17,7 +17,9 @@ SETTINGS = {"api": {"verify": "ambiguous"}, "spool": {"settle_ms": 20, "rescan_i
             "retry": {"max_attempts": 8, "base_delay_ms": 5, "max_delay_ms": 20}}
 # What a call may be answered with when there is no memory for it.
 REFUSALS = {-32603, -32002}
-TIMEOUT_S = 30
+# Libraries that end the process themselves, and how: flex in libconfig exits, its grammar uses what it
+# did not get; libuv aborts when it can't grow its tables or start its threads.
+ENDS_BY_LIBRARY = {"libconfig.so": {2, -signal.SIGSEGV}, "libuv.so": {-signal.SIGABRT}}
 # struct control of alloc_fault.c
 N_RECORDS = 1 << 20
 FIELDS = ["armed", "count", "fail_at", "failed", "recording"]
@@ -64,14 +66,37 @@ class AllocFault:
             return []
 
 
+class StarvedCaller(Caller):
+    def result(self, call_id):
+        """There may be no memory for the id either."""
+        answer = self.answer()
+        if answer.get("id") is None and "error" in answer:
+            raise RpcError(answer["error"])
+        assert answer["id"] == call_id, answer
+        if "error" in answer:
+            raise RpcError(answer["error"])
+        return answer["result"]
+
+
 class StarvedDaemon(TracedDaemon):
     fault = None
+
+    def client(self):
+        self.clients.append(StarvedCaller(self.socket))
+        return self.clients[-1]
+
+    def answers(self):
+        try:
+            with StarvedCaller(self.socket) as client:
+                return client.call("ping")
+        except (FileNotFoundError, ConnectionError, Ended, RpcError):
+            return False
 
     def spawn(self, **options):
         environment = self.fault.environment() if self.fault is not None else {}
         return super().spawn(environment=environment, **options)
 
-    def died(self):
+    def died(self, where):
         """How it came to its end: None for a stop as asked, else the words for it."""
         code = self.wait()
         text = self.stderr()
@@ -79,6 +104,9 @@ class StarvedDaemon(TracedDaemon):
         if code == 0:
             return None
         # An end by itself says why.
+        for library, codes in ENDS_BY_LIBRARY.items():
+            if code in codes and any(library in file for file, _, _ in where):
+                return f"ended by {library}"
         assert code in (-signal.SIGABRT, 1), f"it ended with {code}\n{text[-4000:]}"
         assert "memory" in text, f"it ended with {code} and not a word of memory\n{text[-4000:]}"
         return "aborted" if code == -signal.SIGABRT else "exit 1"
@@ -113,20 +141,25 @@ class AllocScript(Script):
         finally:
             self.fault.disarm()
             self.daemon.fault = None
-        end = self.daemon.died()
-        # Read before the restart, whose own log is appended.
-        return end
+        return self.daemon.died(self.fault.where())
 
     def afterwards(self):
         """It goes on as if nothing had happened, and misses nothing."""
         for gate in ("held", "late"):
             self.standin.open(gate)
+        self.until(self.accepts, "it takes requests")
         self.repeat_unanswered()
+        if self.phase == "dispatch":
+            self.daemon.call("release")
         self.cancel("afterwards-1", request_id="afterwards-1", wait=True)
         self.drop("afterwards-2")
         self.settled()
         self.until(self.idle, lambda: f"idle: {self.daemon.call('stats')}")
         self.stop()
+
+    def accepts(self):
+        """A database that failed is tried again a little later."""
+        return self.daemon.call("stats")["storage"] == "ok"
 
     # -- what comes first, without faults ---------------------------------------------------------
 
@@ -239,7 +272,7 @@ class AllocScript(Script):
         try:
             answer = call(self.client)
             errors = [one["error"] for one in (answer if isinstance(answer, list) else [answer])
-                      if isinstance(one, dict) and "error" in one and "jsonrpc" in one]
+                      if isinstance(one, dict) and "error" in one and "outcome" not in one]
             if errors:
                 raise RpcError(errors[0])
             return answer
