@@ -20,7 +20,7 @@ enum { N_RECORDS = 1 << 20, N_FRAMES = 64, N_FRAMES_HASHED = 24 };
 
 /* As in alloc_script.py. */
 struct control {
-    _Atomic uint64_t armed;     /* 0: nothing is counted */
+    _Atomic uint64_t armed; /* 0: nothing is counted */
     _Atomic uint64_t count;
     _Atomic uint64_t fail_at;   /* the Nth fails; 0: none does */
     _Atomic uint64_t failed;    /* how many did */
