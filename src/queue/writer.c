@@ -398,8 +398,10 @@ static void writer_main(void *arg)
 
     struct op_list list = TAILQ_HEAD_INITIALIZER(list);
     struct op *op = op_create(OP_STOPPED);
-    if (op == NULL)
+    if (op == NULL) {
+        log_error("queue: out of memory");
         abort();
+    }
     TAILQ_INSERT_TAIL(&list, op, link);
     post(w, &list);
 }
