@@ -164,8 +164,7 @@ class AllocScript(Script):
 
     def afterwards(self):
         """It goes on as if nothing had happened, and misses nothing."""
-        for gate in ("held", "late"):
-            self.standin.open(gate)
+        self.standin.open("held")
         self.until(self.accepts, "it takes requests")
         self.repeat_unanswered()
         self.cancel("afterwards-1", request_id="afterwards-1", wait=True)
@@ -173,6 +172,12 @@ class AllocScript(Script):
         self.settled()
         self.until(self.idle, lambda: f"idle: {self.daemon.call('stats')}")
         self.stop()
+
+    def recovery(self):
+        self.standin.open("held")
+        if self.phase == "dispatch":
+            self.daemon.call("release")     # it may have ended while sending was held
+        super().recovery()
 
     def accepts(self):
         """A database that failed is tried again a little later."""
