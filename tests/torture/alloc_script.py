@@ -118,6 +118,8 @@ class StarvedDaemon(TracedDaemon):
         for library, codes in ENDS_BY_LIBRARY.items():
             if (-signal.SIGSEGV if crashed else code) in codes and caller.startswith(library):
                 return f"ended by {library}"
+        if "AddressSanitizer: CHECK failed" in text:    # it gave up on itself, as for a new thread's stack
+            return "ended by AddressSanitizer"
         leaks = text.partition("LeakSanitizer")[2]
         if leaks and caller.startswith(LOSES) and not re.search(r"/src/(?!libsanitizer)", leaks):
             return "lost some of a library's"
