@@ -255,11 +255,11 @@ class AllocScript(Script):
             self.cancel(job, request_id=job, wait=True)
         self.retry("refused-1")
         self.ask("hold", lambda client: client.call("hold"))
-        self.ledger.outcomes["back-1"] = "withdrawn"
+        self.ledger.outcomes["back-1"] = {"withdrawn", "cancelled"}
         self.ledger.cancelled_before.add("back-1")
         self.cancel("back-1", request_id="back-1")
-        if self.ask("withdraw", lambda client: client.call("withdraw", request_id="back-1")) != {"withdrawn": 1}:
-            self.ledger.outcomes["back-1"] = {"withdrawn", "cancelled"}
+        if self.ask("withdraw", lambda client: client.call("withdraw", request_id="back-1")) == {"withdrawn": 1}:
+            self.ledger.outcomes["back-1"] = "withdrawn"
         self.cancel("kept-1", request_id="kept-1")
         self.until(lambda: self.ask("release", lambda client: client.call("release")), "it is released")
         self.settled()
