@@ -118,7 +118,8 @@ int main(int argc, char **argv)
         const char *text = buf_cstr(&err);
         log_error("%s", text != NULL && text[0] != '\0' ? text : "out of memory");
         buf_finish(&err);
-        return EXIT_CONFIG;
+        return r == -ENOMEM ? EXIT_FAILURE
+                            : EXIT_CONFIG; /* memory may be there at the next start */
     }
     buf_finish(&err);
     if (arguments.test_config) {

@@ -1,4 +1,4 @@
-/* The strict scanner in front of json-c, and writing of strings. Any thread. */
+/* The strict scanner, and writing of strings. Any thread. */
 #include "base/json.h"
 
 #include <errno.h>
@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/json_tree.h"
 
 /* A member's name, as a 64-bit FNV-1a hash of its unescaped bytes. Whoever goes to the length of
  * making two names collide is told that their own text has a repeated member. */
@@ -379,23 +381,7 @@ int json_parse(const char *text, size_t len, struct json_object **ret,
         return -EINVAL;
     }
     int r = json_check(text, len, reterr_fault);
-    if (r < 0)
-        return r;
-
-    struct json_tokener *tokener = json_tokener_new_ex(JSON_MAX_DEPTH + 2);
-    if (tokener == NULL)
-        return -ENOMEM;
-    struct json_object *root = json_tokener_parse_ex(tokener, text, (int) len);
-    /* A number at the top might go on, for all json-c knows. */
-    if (json_tokener_get_error(tokener) == json_tokener_continue)
-        root = json_tokener_parse_ex(tokener, " ", 1);
-    /* What the scanner lets pass is JSON, so that memory is all that json-c can miss. */
-    if (json_tokener_get_error(tokener) == json_tokener_success)
-        *ret = root;
-    else
-        r = -ENOMEM;
-    json_tokener_free(tokener);
-    return r;
+    return r == 0 ? json_tree_build(text, len, ret) : r;
 }
 
 const char *json_get_string(struct json_object *object, const char *member)

@@ -1,8 +1,8 @@
 /* Strict JSON (RFC 8259) on top of json-c.
  *
  * json-c 0.16 lets duplicate members, single quotes, NaN and trailing text pass and cuts strings
- * at \u0000. A scanner of our own therefore accepts or refuses the text first; json-c then only
- * builds the tree. */
+ * at \u0000. A scanner of our own therefore accepts or refuses the text first; json_tree.c then
+ * builds json-c's tree from it. */
 #ifndef PULSE_BASE_JSON_H
 #define PULSE_BASE_JSON_H
 

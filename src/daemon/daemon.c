@@ -416,8 +416,9 @@ int daemon_run(const char *config_file, struct config *config)
     TAILQ_INIT(&d.withdrawals);
     log_set_level((enum log_level) config->log.level);
     raise_descriptor_limit();
-    if (uv_loop_init(&d.loop) < 0) {
-        log_error("daemon: no event loop");
+    int r = uv_loop_init(&d.loop);
+    if (r < 0) {
+        log_error("daemon: no event loop: %s", strerror(-r));
         config_unload(config);
         return 1;
     }
@@ -426,7 +427,7 @@ int daemon_run(const char *config_file, struct config *config)
 
     struct buf err;
     buf_init(&err, 4096);
-    int r = create_parts(&d, &err);
+    r = create_parts(&d, &err);
     if (r == 0) {
         r = spool_start(d.spool);
         if (r < 0)

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "dispatch/http_private.h"
 
 struct http_sock {
@@ -120,7 +121,13 @@ static void act(struct http_loop *l, curl_socket_t fd, int mask)
 {
     int running, left;
     CURLMsg *msg;
-    (void) curl_multi_socket_action(l->multi, fd, mask, &running);
+    CURLMcode rc = curl_multi_socket_action(l->multi, fd, mask, &running);
+    if (rc != CURLM_OK) {
+        /* It has forgotten a socket or a timer by now, and an exchange with it. */
+        log_error("dispatch: libcurl can't go on: %s",
+                  rc == CURLM_OUT_OF_MEMORY ? "out of memory" : curl_multi_strerror(rc));
+        abort();
+    }
     while ((msg = curl_multi_info_read(l->multi, &left)) != NULL)
         if (msg->msg == CURLMSG_DONE)
             l->done(l->userdata, msg->easy_handle, msg->data.result);

@@ -70,7 +70,8 @@ static int read_id(struct json_object *value, struct rpc_call *call, struct buf 
     } else if ((json_object_is_type(value, json_type_int) && !saturated(value)) ||
                json_object_is_type(value, json_type_double)) {
         /* For a double, json-c has kept the client's own digits. */
-        r = buf_append_str(&text, json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN));
+        const char *number = json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN);
+        r = number != NULL ? buf_append_str(&text, number) : -ENOMEM;
     } else {
         return refuse(reterr, RPC_INVALID_REQUEST, "id is not a string, a 64-bit number or null");
     }

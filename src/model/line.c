@@ -107,7 +107,7 @@ static int parse_json(const char *text, size_t len, struct line *ret, struct buf
     struct json_fault fault;
     int r = json_parse(text, len, &root, &fault);
     if (r == -ENOMEM)
-        return refuse(reterr, "out of memory");
+        return r;
     if (r < 0) {
         (void) buf_printf(reterr, "bad JSON at byte %zu: %s", fault.offset + 1, fault.what);
         return r;

@@ -20,7 +20,8 @@ struct line {
 };
 
 /* Parses one line without its newline and surrounding blanks. 0, or -EINVAL with a sentence for
- * the sender in `reterr` (it names the member; control characters of the input never reach it). */
+ * the sender in `reterr` (it names the member; control characters of the input never reach it), or
+ * -ENOMEM, which says nothing about the line. */
 int line_parse(const char *text, size_t len, struct line *ret, struct buf *reterr);
 
 /* The same from the members of an object; `wait` is allowed too and stored when ret_wait is given

@@ -321,6 +321,7 @@ int store_open(struct store **ret, const char *path, bool read_only, struct buf 
             r == -EBADMSG  ? "it is corrupt or not a queue database; restore it, or move it away "
                              "together with the results log to begin anew"
             : r == -EPROTO ? "it was written by a newer pulse-canceld; install that version"
+            : r == -ENOMEM ? "out of memory"
                            : store_message(st);
         (void) buf_printf(reterr, "database '%s' can't be opened: %s", path, advice);
         store_close(st);

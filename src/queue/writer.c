@@ -398,8 +398,10 @@ static void writer_main(void *arg)
 
     struct op_list list = TAILQ_HEAD_INITIALIZER(list);
     struct op *op = op_create(OP_STOPPED);
-    if (op == NULL)
+    if (op == NULL) {
+        log_error("queue: out of memory");
         abort();
+    }
     TAILQ_INSERT_TAIL(&list, op, link);
     post(w, &list);
 }
@@ -424,6 +426,12 @@ static int begin_run(struct writer *w)
     if (r == 0)
         r = store_set_meta(w->store, "running", 1);
     return r == 0 ? store_commit(w->store) : r;
+}
+
+/* SQLite doesn't know of ours that ran out. */
+static const char *why(const struct writer *w, int r)
+{
+    return r == -ENOMEM ? "out of memory" : store_message(w->store);
 }
 
 int writer_start(struct writer *w, const struct queue_options *options, const struct queue_log *log,
@@ -452,8 +460,7 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     struct store_counts counts;
     r = load_counts(w, &counts);
     if (r < 0) {
-        (void) buf_printf(reterr, "database '%s' can't be read: %s", w->database,
-                          store_message(w->store));
+        (void) buf_printf(reterr, "database '%s' can't be read: %s", w->database, why(w, r));
         return r;
     }
     w->pending = counts.pending;
@@ -463,8 +470,7 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     if (r == 0)
         r = store_walk_meta(w->store, note, userdata);
     if (r < 0) {
-        (void) buf_printf(reterr, "database '%s' can't be written: %s", w->database,
-                          store_message(w->store));
+        (void) buf_printf(reterr, "database '%s' can't be written: %s", w->database, why(w, r));
         return r;
     }
     r = writer_recover_log(w, reterr);

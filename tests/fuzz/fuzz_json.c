@@ -24,6 +24,15 @@ static struct json_object *strictly(const char *text, size_t len)
     return NULL;
 }
 
+/* json-c's own parser makes the same tree: order of members, digits and all. */
+static bool same_text(struct json_object *a, struct json_object *b)
+{
+    char *text = strdup(json_object_to_json_string_ext(a, JSON_C_TO_STRING_PLAIN));
+    bool same = strcmp(text, json_object_to_json_string_ext(b, JSON_C_TO_STRING_PLAIN)) == 0;
+    free(text);
+    return same && json_object_equal(a, b);
+}
+
 /* Whatever is read is written as JSON that reads the same. */
 static void check_round_trip(struct json_object *root)
 {
@@ -75,6 +84,7 @@ static bool check_value(const char *text, size_t len)
     if (r == 0) {
         struct json_object *strict = strictly(text, len);
         CHECK_TEXT(strict != NULL, text, len);
+        CHECK_TEXT(root == NULL || same_text(root, strict), text, len);
         json_object_put(strict);
         check_round_trip(root);
         CHECK_TEXT(count_members(root) == count_colons(text, len), text, len);
