@@ -67,7 +67,7 @@ void cancel_source_close(struct cancel_source *s);
 /* How many requests there will be, or -1. */
 int64_t cancel_source_count(struct cancel_source *s);
 
-/* The next line with its request_id. False: none for now, or none at all once `ended`. */
+/* The next line with its request_id. False: none yet, or none at all once `ended`. */
 bool cancel_source_next(struct cancel_source *s, struct input_line *ret);
 
 /* To wait for when there was no line: -1 = nothing. */

@@ -38,7 +38,7 @@ void input_finish(struct input *in);
 /* One read(2), which may block. 0 or -errno. */
 int input_read(struct input *in);
 
-/* The next line that says something. False: none for now, or none at all once `ended`. */
+/* The next line that says something. False: none yet, or none at all once `ended`. */
 bool input_next(struct input *in, struct input_line *ret);
 
 /* What one line, trimmed, says. */

@@ -213,7 +213,7 @@ static void look_at_waiting(struct spool *s)
         put_in(s, c, &s->ready);
 }
 
-/* What was planned for now. */
+/* What was planned for this time or before. */
 static void look_at_clock(struct spool *s)
 {
     int64_t now_ms = clock_mono_ms();

@@ -50,60 +50,6 @@ struct queue {
     void *stop_userdata;
 };
 
-/* --- Puts and queries --- */
-
-struct queue_put *queue_put_create(size_t n_requests)
-{
-    struct queue_put *put = calloc(1, sizeof(*put));
-    if (put == NULL)
-        return NULL;
-    put->requests = calloc(n_requests + 1, sizeof(struct request *));
-    put->results = calloc(n_requests + 1, sizeof(struct queue_put_result));
-    put->n_requests = n_requests;
-    put->sync_fds[0] = put->sync_fds[1] = -1;
-    if (put->requests == NULL || put->results == NULL) {
-        put->n_requests = 0;
-        queue_put_destroy(put);
-        return NULL;
-    }
-    for (size_t i = 0; i < n_requests; i++)
-        put->results[i].outcome = PUT_LEFT;
-    return put;
-}
-
-void queue_put_destroy(struct queue_put *put)
-{
-    if (put == NULL)
-        return;
-    for (size_t i = 0; i < put->n_requests; i++) {
-        request_destroy(put->requests[i]);
-        request_destroy(put->results[i].known);
-    }
-    free(put->requests);
-    free(put->results);
-    free(put->retry_of);
-    free(put);
-}
-
-struct queue_query *queue_query_create(enum queue_query_kind kind)
-{
-    struct queue_query *query = calloc(1, sizeof(*query));
-    if (query == NULL)
-        return NULL;
-    *query = (struct queue_query){ .kind = kind, .state = -1, .outcome = -1, .limit = 1 };
-    return query;
-}
-
-void queue_query_destroy(struct queue_query *query)
-{
-    if (query == NULL)
-        return;
-    for (size_t i = 0; i < query->n_rows; i++)
-        request_destroy(query->rows[i].request);
-    free(query->rows);
-    free(query);
-}
-
 /* --- To the writer --- */
 
 /* Puts of more requests than this wait for each other, not others for them. */

@@ -161,7 +161,7 @@ void writer_checkpoint(struct writer *w);
 /* A rotation. What was committed before it belongs into the old file. */
 void writer_reopen_log(struct writer *w);
 
-/* writer.c: the database, or the log, can't be used for now. */
+/* writer.c: the database, or the log, can't be used until it is tried again. */
 void writer_store_failed(struct writer *w, int error);
 void writer_log_failed(struct writer *w, int error);
 void writer_log_recovered(struct writer *w);

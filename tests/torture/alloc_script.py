@@ -40,8 +40,8 @@ FIELDS = ["armed", "count", "fail_at", "failed", "recording"]
 class AllocFault:
     """The other end of alloc_fault.c."""
 
-    def __init__(self, library, path):
-        self.library = library
+    def __init__(self, shim, path):
+        self.shim = shim
         self.path = path
         with open(path, "w+b") as file:
             file.truncate(8 * (len(FIELDS) + N_RECORDS))
@@ -55,7 +55,7 @@ class AllocFault:
         return struct.unpack_from("<Q", self.map, 8 * FIELDS.index(name))[0]
 
     def environment(self):
-        return {"LD_PRELOAD": self.library, "ALLOC_FAULT": self.path, **SANITIZER_OPTIONS}
+        return {"LD_PRELOAD": self.shim, "ALLOC_FAULT": self.path, **SANITIZER_OPTIONS}
 
     def arm(self, number, recording=False):
         """From now on the Nth fails; none for 0."""
