@@ -259,6 +259,7 @@ static void fail_or_hold(struct writer *w, struct op_list *work)
         }
         TAILQ_INSERT_TAIL(fails ? &failed : &w->held, op, link);
     }
+    tell_trouble(w); /* first: whoever is refused finds `stats` saying why */
     post(w, &failed);
 }
 
