@@ -118,8 +118,8 @@ int main(int argc, char **argv)
         const char *text = buf_cstr(&err);
         log_error("%s", text != NULL && text[0] != '\0' ? text : "out of memory");
         buf_finish(&err);
-        return r == -ENOMEM ? EXIT_FAILURE
-                            : EXIT_CONFIG; /* memory may be there at the next start */
+        /* What is not the configuration's fault may be over at the next start. */
+        return r == -EINVAL ? EXIT_CONFIG : EXIT_FAILURE;
     }
     buf_finish(&err);
     if (arguments.test_config) {

@@ -40,7 +40,8 @@ struct queue {
     size_t n_notes;
     bool async_open;
 
-    /* The read-only connection; used by the one read that is under way. */
+    /* The read-only connection; used by the one read that is under way. NULL until the first, and
+     * between two while storage is in trouble. */
     struct store *reader;
     struct read_list reads;
     bool reading;
@@ -281,11 +282,22 @@ static void settle_returned(struct queue *q, struct op *op)
         q->handler.promoted(q->handler.userdata, promoted);
 }
 
+/* Within a process SQLite's connections share their table of locks, and one whose release failed is
+ * in it until all of them are closed: as long as the reader is open, the writer opens anew in vain. */
+static void drop_reader(struct queue *q)
+{
+    if (q->trouble == NULL || q->reading)
+        return;
+    store_close(q->reader);
+    q->reader = NULL;
+}
+
 static void trouble_returned(struct queue *q, struct op *op)
 {
     free(q->trouble);
     q->trouble = op->text;
     op->text = NULL;
+    drop_reader(q);
     struct queue_trouble trouble = {
         .text = q->trouble,
         .database = op->database,
@@ -384,6 +396,7 @@ static void on_read(uv_work_t *work, int uv_status)
     struct read *read = work->data;
     struct queue *q = read->queue;
     q->reading = false;
+    drop_reader(q);
     read->query->done(read->query, read->status < 0 ? -EIO : 0, read->query->userdata);
     queue_query_destroy(read->query);
     free(read);
@@ -432,8 +445,11 @@ static int lock_database(struct queue *q, const char *database, struct buf *rete
         (void) buf_printf(reterr, "lock file '%s' can't be opened: %s", path, strerror(-r));
     } else if (flock(q->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         r = -errno;
-        (void) buf_printf(reterr, "database '%s' is held by another pulse-canceld that runs",
-                          database);
+        if (r == -EWOULDBLOCK)
+            (void) buf_printf(reterr, "database '%s' is held by another pulse-canceld that runs",
+                              database);
+        else
+            (void) buf_printf(reterr, "lock file '%s' can't be locked: %s", path, strerror(-r));
     }
     free(path);
     return r;

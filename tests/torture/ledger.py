@@ -48,6 +48,7 @@ class Ledger:
         self.sent = []
         self.files = {}
         self.links = []         # symbolic links: to be found in rejected/
+        self.whole = {}         # name → content of files that are to be rejected as a whole; None: no file
         self.outcomes = {}      # job ID → outcome, or a set of them, where it isn't `cancelled`
         self.cancelled_before = set()   # jobs that the stand-in need not know to be cancelled
 
@@ -145,9 +146,13 @@ class Ledger:
         rests = {dropped.name: dropped.lines[dropped.cut():] for dropped in self.files.values()
                  if dropped.lines and dropped.cut() < len(dropped.lines)}
         rejected = daemon.reasons()             # asserts that each has its reason
-        assert sorted(rejected) == sorted([*rests, *self.links]), f"rejected: {sorted(rejected)}"
+        assert sorted(rejected) == sorted([*rests, *self.links, *self.whole]), f"rejected: {sorted(rejected)}"
         for name in self.links:
             assert os.path.islink(os.path.join(daemon.rejected, name)), name
+        for name, data in self.whole.items():
+            if data is not None:
+                with open(os.path.join(daemon.rejected, name), "rb") as file:
+                    assert file.read() == data, f"{name}: not as it was"
         for name, lines in rests.items():
             with open(os.path.join(daemon.rejected, name), "rb") as file:
                 assert file.read() == b"".join(line + b"\n" for line in lines), f"{name}: not its rest"
