@@ -95,6 +95,18 @@ static void open_standard_descriptors(void)
         (void) close(fd);
 }
 
+/* libuv ends the process without a word when the kernel has no memory or descriptor for it. No lock
+ * here: the one who aborts may hold the log's. */
+static void on_abort(int signum)
+{
+    (void) signum;
+    static const char text[] = "can't go on (see above; else a library ran out of memory, "
+                               "descriptors or threads); a restart loses nothing\n";
+    const char *prefix = log_is_journal() ? "<3>" : "error: ";
+    (void) !write(STDERR_FILENO, prefix, strlen(prefix));
+    (void) !write(STDERR_FILENO, text, sizeof(text) - 1);
+}
+
 int main(int argc, char **argv)
 {
     daemon_block_signals();
@@ -108,6 +120,7 @@ int main(int argc, char **argv)
     /* The key is in our memory: no core files, and nobody of our own user attaches. */
     (void) prctl(PR_SET_DUMPABLE, 0);
     (void) signal(SIGPIPE, SIG_IGN);
+    (void) signal(SIGABRT, on_abort);
     (void) umask(007);
 
     struct config *config = NULL;

@@ -40,6 +40,7 @@ struct queue {
     size_t n_notes;
     bool async_open;
 
+    uv_work_t first_work;
     /* The read-only connection; used by the one read that is under way. NULL until the first, and
      * between two while storage is in trouble. */
     struct store *reader;
@@ -429,6 +430,25 @@ void queue_read(struct queue *q, struct queue_query *query)
     start_read(q);
 }
 
+static void no_work(uv_work_t *work)
+{
+    (void) work;
+}
+
+static void no_work_done(uv_work_t *work, int uv_status)
+{
+    (void) work;
+    (void) uv_status;
+}
+
+/* libuv aborts when it can't make the threads of its pool, at the first work that it is given: that
+ * must be now, not when a client asks for something. One read at a time wants one thread. */
+static void start_pool(struct queue *q)
+{
+    (void) setenv("UV_THREADPOOL_SIZE", "1", 1);
+    (void) uv_queue_work(q->loop, &q->first_work, no_work, no_work_done);
+}
+
 /* --- Life --- */
 
 /* A lock file of its own: locking the database exclusively would shut out our own reads. It is held
@@ -482,6 +502,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
         queue_destroy(q);
         return r;
     }
+    start_pool(q);
     *ret = q;
     return 0;
 }

@@ -259,6 +259,7 @@ static enum kind kind_of(long number, const long *a)
     }
 }
 
+/* The call may be malloc()'s, with its locks held: nothing here may want memory. */
 static void tell_where(void)
 {
     void *frames[N_FRAMES];
@@ -266,10 +267,13 @@ static void tell_where(void)
     int fd = open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     for (int i = 0; i < n && fd >= 0; i++) {
         Dl_info info = { 0 };
-        if (dladdr(frames[i], &info) != 0)
-            (void) dprintf(fd, "%s %#lx %s\n", info.dli_fname,
+        char line[1024];
+        if (dladdr(frames[i], &info) == 0)
+            continue;
+        int len = snprintf(line, sizeof(line), "%s %#lx %s\n", info.dli_fname,
                            (unsigned long) ((char *) frames[i] - (char *) info.dli_fbase),
                            info.dli_sname != NULL ? info.dli_sname : "?");
+        (void) !write(fd, line, (size_t) len);
     }
     if (fd >= 0)
         (void) close(fd);

@@ -129,6 +129,11 @@ class CallFault(Control):
         return found
 
 
+# What was once found, each mended since: always tried first.
+FOUND = ["start:read:EIO:1", "start:open:EMFILE:1", "start:open:EMFILE:2", "start:lock:ENOLCK:1", "start:fdatasync:ENOSPC:1",
+         "intake:send:ENOMEM:1", "recovery:send:EPIPE:1", "intake:lock:EIO:1+", "intake:clone:EAGAIN:1+"]
+
+
 def points_of(phase, stacks, every):
     """Those of a recorded phase: each call, or the first and the last of each call stack, with each
     error, once; and from each first and last one on."""

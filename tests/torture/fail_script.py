@@ -39,6 +39,7 @@ class FailDaemon(FaultyDaemon):
         callers = [os.path.basename(file) for file, _, _ in fault.where()]
         caller = next((name for name in callers if not name.startswith(SYSTEM)), "")
         if code == -signal.SIGABRT and caller.startswith("libuv.so"):
+            assert "can't go on" in text, text[-4000:]
             return f"ended by libuv.so: {NAMES[fault.get('kind')]}"
         assert code == 1, f"it ended with {code}\n{text[-4000:]}"
         # An end by itself says why.
