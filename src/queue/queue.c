@@ -442,10 +442,9 @@ static void no_work_done(uv_work_t *work, int uv_status)
 }
 
 /* libuv aborts when it can't make the threads of its pool, at the first work that it is given: that
- * must be now, not when a client asks for something. One read at a time wants one thread. */
+ * must be now, not when a client asks for something. */
 static void start_pool(struct queue *q)
 {
-    (void) setenv("UV_THREADPOOL_SIZE", "1", 1);
     (void) uv_queue_work(q->loop, &q->first_work, no_work, no_work_done);
 }
 
@@ -484,6 +483,8 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
     q->loop = loop;
     q->lock_fd = -1;
     TAILQ_INIT(&q->reads);
+    /* One read at a time; and no other thread may look at the environment yet. */
+    (void) setenv("UV_THREADPOOL_SIZE", "1", 1);
 
     int r = lock_database(q, options->database, reterr);
     if (r == 0) {

@@ -159,6 +159,27 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
 
 /* --- SQLite's results --- */
 
+/* What the system last said to a read or write of the database's own file, or of its WAL; 0 for no
+ * error. */
+static int file_error(sqlite3 *db, int pointer)
+{
+    sqlite3_file *file = NULL;
+    int error = 0;
+    (void) sqlite3_file_control(db, "main", pointer, &file);
+    if (file != NULL && file->pMethods != NULL)
+        (void) file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &error);
+    return error;
+}
+
+/* SQLite takes what it can't read (EIO) for corrupt. But that may be read next time, and nobody should
+ * be told to move it away. */
+static int corrupt(sqlite3 *db)
+{
+    bool read = file_error(db, SQLITE_FCNTL_FILE_POINTER) == 0 &&
+                file_error(db, SQLITE_FCNTL_JOURNAL_POINTER) == 0;
+    return read ? -EBADMSG : -EIO;
+}
+
 /* What the system said, if an operator can do something about it. Other numbers have a meaning of
  * their own here, or are of old. A failed commit leaves it nowhere but in errno. */
 static int system_errno(sqlite3 *db, int otherwise)
@@ -193,6 +214,7 @@ int store_errno(sqlite3 *db, int rc)
     case SQLITE_READONLY:
         return -EROFS;
     case SQLITE_CORRUPT:
+        return corrupt(db);
     case SQLITE_NOTADB:
         return -EBADMSG;
     case SQLITE_NOMEM:
@@ -217,6 +239,9 @@ const char *store_explain(struct store *st, int r)
 {
     if (r == -ENOMEM)
         return "out of memory"; /* SQLite doesn't know of ours that ran out */
+    bool misled = (sqlite3_errcode(st->db) & 0xff) == SQLITE_CORRUPT && r != -EBADMSG;
+    if (misled)
+        return strerror(-r);
     (void) snprintf(st->text, sizeof(st->text), "%s (%s)", strerror(-r), store_message(st));
     return st->text;
 }
@@ -284,7 +309,7 @@ static int quick_check(struct store *st, const char *path)
         rc = sqlite3_step(stmt);
     int r = store_errno(st->db, rc);
     if (rc == SQLITE_ROW && strcmp((const char *) sqlite3_column_text(stmt, 0), "ok") != 0)
-        r = -EBADMSG;
+        r = corrupt(st->db);
     (void) sqlite3_finalize(stmt);
     return r;
 }

@@ -130,8 +130,9 @@ class CallFault(Control):
 
 
 # What was once found, each mended since: always tried first.
-FOUND = ["start:read:EIO:1", "start:open:EMFILE:1", "start:open:EMFILE:2", "start:lock:ENOLCK:1", "start:fdatasync:ENOSPC:1",
-         "intake:send:ENOMEM:1", "recovery:send:EPIPE:1", "intake:lock:EIO:1+", "intake:clone:EAGAIN:1+"]
+FOUND = ["start:read:EIO:1", "start:open:EMFILE:2", "start:lock:ENOLCK:1", "start:fdatasync:ENOSPC:1", "intake:send:ENOMEM:1",
+         "recovery:send:EPIPE:1", "intake:lock:EIO:3+", "intake:clone:EAGAIN:1+", "start:pread64:EIO:4",
+         "recovery:pread64:EIO:20"]
 
 
 def points_of(phase, stacks, every):

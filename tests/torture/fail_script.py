@@ -76,8 +76,9 @@ class FailScript(PhaseScript):
         """Not if the fault met its question."""
         try:
             return condition()
-        except (OSError, Ended, RpcError):
-            if not self.fault.struck():
+        except (OSError, Ended, RpcError) as error:
+            # To be left without an answer is another matter.
+            if not self.fault.struck() or (isinstance(error, TimeoutError) and not self.impatient()):
                 raise
             return None
 
@@ -111,15 +112,28 @@ class FailScript(PhaseScript):
             self.until(lambda: False, "it ends")
         self.until(self.daemon.answers, "it answers")
         self.client = self.daemon.client()
+        # Not `stats` alone: SQLite may try for ten seconds before it gives up, and only then there is
+        # trouble.
+        self.until(lambda: self.is_taken("taken-1"), "it takes requests")
         if self.point.phase == "dispatch":
-            self.until(self.accepts, "it takes requests")
             self.daemon.call("release")
         super().afterwards()
+
+    def is_taken(self, job):
+        sent = next((one for one in self.ledger.sent if one.request_id == job), None)
+        sent = sent or self.ledger.send([job], request_id=job)
+        try:
+            sent.ids = [self.daemon.cancel(job, request_id=job)["request_id"]]
+        except RpcError as error:
+            assert error.code in self.REFUSALS, error
+        return sent.ids is not None
 
     # -- phases ---------------------------------------------------------------------------------------
 
     def prepared(self):
         super().prepared()
+        if self.point.kind != "clone":
+            self.daemon.call("list")    # which opens the database once more, in another thread
         if self.point.phase == "recovery":
             self.get_into_trouble()
 
