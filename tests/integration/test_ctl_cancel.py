@@ -92,6 +92,17 @@ def test_deadline(daemon):
     daemon.call("release")
 
 
+def test_why_nothing_comes(daemon):
+    """Whoever waits is told once what keeps it from ending."""
+    daemon.call("hold")
+    process = ctl.begin(daemon.socket, "cancel", "a")
+    told = process.stderr.readline()
+    assert told == "pulse-cancelctl: still waiting: Held by the operator: nothing is sent. " \
+        "'pulse-cancelctl release' resumes.\n"
+    daemon.call("release")
+    assert ctl.ended(process) == (0, "cancelled     a\n", "")
+
+
 # -- request IDs --------------------------------------------------------------------------------
 
 
