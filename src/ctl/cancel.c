@@ -134,6 +134,8 @@ static void reconnect(struct cancel *c)
 static void take_lines(struct cancel *c)
 {
     struct input_line line;
+    if (c->window.n_used == 0)
+        cancel_why_reset(c);
     while (!c->refused && !window_full(&c->window) && cancel_source_next(&c->source, &line)) {
         if (line.problem[0] != '\0') {
             cancel_report_bad(c, line.number, NULL, line.problem);

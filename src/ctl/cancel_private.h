@@ -91,7 +91,7 @@ int64_t cancel_tally_done(const struct cancel_tally *t);
 
 /* --- cancel_why.c --- */
 
-/* Something came, or the connection is another one. */
+/* Something came, nothing was to come, or the connection is another one. */
 void cancel_why_reset(struct cancel *c);
 
 /* How long until it has been quiet for too long; -1 = no matter how long. */

@@ -17,7 +17,7 @@ void cancel_why_reset(struct cancel *c)
 
 int cancel_why_timeout(const struct cancel *c)
 {
-    if (!c->wait || c->why_asked)
+    if (!c->wait || c->why_asked || c->window.n_used == 0)
         return -1;
     int64_t left_ms = c->quiet_since_ms + QUIET_MS - clock_mono_ms();
     return left_ms > 0 ? (int) left_ms : 0;
@@ -25,7 +25,7 @@ int cancel_why_timeout(const struct cancel *c)
 
 int cancel_why_ask(struct cancel *c)
 {
-    if (cancel_why_timeout(c) != 0 || c->window.n_used == 0)
+    if (cancel_why_timeout(c) != 0)
         return 0;
     struct buf b;
     buf_init(&b, 256);

@@ -20,6 +20,16 @@ def pending(daemon):
     return sum(daemon.call("stats")["pending"].values())
 
 
+def processor_s(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def readable(file):
+    return bool(select.select([file], [], [], 0)[0])
+
+
 def by_job(daemon):
     """{job: outcomes} of the results log."""
     outcomes = {}
@@ -101,6 +111,14 @@ def test_why_nothing_comes(daemon):
         "'pulse-cancelctl release' resumes.\n"
     daemon.call("release")
     assert ctl.ended(process) == (0, "cancelled     a\n", "")
+
+
+def test_a_source_that_is_silent(daemon):
+    """Nothing is missing then, and waiting for a line takes no time of the processor."""
+    process = ctl.begin(daemon.socket, "cancel", "-", stdin=subprocess.PIPE)
+    # Longer than it waits before it asks what is wrong.
+    holds_for(7, lambda: processor_s(process.pid) < 1 and not readable(process.stderr), "it is calm")
+    assert ctl.ended(process)[::2] == (0, "")
 
 
 # -- request IDs --------------------------------------------------------------------------------
