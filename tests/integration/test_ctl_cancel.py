@@ -1,5 +1,6 @@
 """pulse-cancelctl cancel: outcomes, streams of any size, interruptions, a daemon that restarts."""
 
+import json
 import os
 import select
 import signal
@@ -115,9 +116,13 @@ def test_why_nothing_comes(daemon):
 
 def test_a_source_that_is_silent(daemon):
     """Nothing is missing then, and waiting for a line takes no time of the processor."""
-    process = ctl.begin(daemon.socket, "cancel", "-", stdin=subprocess.PIPE)
+    process = ctl.begin(daemon.socket, "--json", "cancel", "-", stdin=subprocess.PIPE)
+    process.stdin.write("a\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["outcome"] == "cancelled"
+    before_s = processor_s(process.pid)
     # Longer than it waits before it asks what is wrong.
-    holds_for(7, lambda: processor_s(process.pid) < 1 and not readable(process.stderr), "it is calm")
+    holds_for(7, lambda: processor_s(process.pid) < before_s + 0.1 and not readable(process.stderr), "it is calm")
     assert ctl.ended(process)[::2] == (0, "")
 
 
