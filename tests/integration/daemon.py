@@ -16,7 +16,7 @@ from waiting import wait_until
 REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
 STRIPPED = re.compile(r"^(.*_proxy|SSL_CERT_.*|CURL_.*|REQUESTS_CA_BUNDLE|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*"
                       r"|JOURNAL_STREAM|CREDENTIALS_DIRECTORY|SSLKEYLOGFILE|NETRC)$", re.IGNORECASE)
-SANITIZERS = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:")
+SANITIZERS = re.compile(r"^==\d+==|(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:", re.MULTILINE)
 KEY = "test-key"
 
 

@@ -25,7 +25,7 @@
 #include "intake/spool.h"
 #include "queue/queue.h"
 
-#define PATIENCE_MS 60000
+#define PATIENCE_MS (60000 * PULSE_TEST_PATIENCE)
 
 /* --- The queue --- */
 

@@ -165,7 +165,7 @@ static void test_linked_in(void **state)
 static void test_rejected(void **state)
 {
     struct place *p = *state;
-    char path[512];
+    char path[512] = "";
     p->options.max_file_bytes = 1000;
     path_of(p, "link", path);
     assert_int_equal(symlink("/etc/hostname", path), 0);
