@@ -15,7 +15,23 @@ from dataclasses import dataclass, field
 CLAIM = re.compile(r"/\.claimed/[0-9a-f-]{36}[-+]([^/]+)$")      # "+": it was empty, its name is the job
 WRITES = ("write", "writev", "pwrite64", "pwritev")
 SYNCS = ("fsync", "fdatasync")
+WITHDRAWN = 9                   # OUTCOME_WITHDRAWN, on disk
 SENDS = ("write", "writev", "sendto", "sendmsg", "sendmmsg")
+
+
+class Before:
+    """What the recorded life of the daemon found."""
+
+    def __init__(self, daemon):
+        self.database, self.wal = (self._bytes(daemon.database + suffix) for suffix in ("", "-wal"))
+        self.logs = [self._bytes(path) for path in (*daemon.rotated, daemon.results) if os.path.exists(path)]
+
+    @staticmethod
+    def _bytes(path):
+        if not os.path.exists(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read()
 
 
 @dataclass
@@ -26,8 +42,12 @@ class File:
     pending: list = field(default_factory=list)
     version: int = 0            # of `durable`
 
+    @classmethod
+    def of(cls, data):
+        return cls(written=bytearray(data), durable=bytearray(data))
+
     @staticmethod
-    def _apply(content, change):
+    def apply(content, change):
         offset, data = change
         if data is None:
             del content[offset:]
@@ -39,12 +59,12 @@ class File:
         content[offset:offset + len(data)] = data
 
     def change(self, offset, data):
-        self._apply(self.written, (offset, data))
+        self.apply(self.written, (offset, data))
         self.pending.append((offset, data))
 
     def sync(self, count):
         for change in self.pending[:count]:
-            self._apply(self.durable, change)
+            self.apply(self.durable, change)
         del self.pending[:count]
         self.version += 1
 
@@ -52,9 +72,9 @@ class File:
 class Database:
     """queue.db and its WAL, as the daemon wrote them."""
 
-    def __init__(self, scratch):
+    def __init__(self, scratch, before):
         self.scratch = scratch
-        self.file, self.wal = File(), File()
+        self.file, self.wal = File.of(before.database), File.of(before.wal)
         self.cache = {}
 
     def _read(self, kind, query):
@@ -76,12 +96,15 @@ class Database:
         return rows
 
     def rows(self):
-        """{request_id: (origin, n)} that a power failure leaves."""
+        """{request_id: (origin, n, outcome)} that a power failure leaves."""
         version = self.file.version, self.wal.version
         if self.cache.get("version") != version:
-            rows = self._read("durable", "SELECT request_id, origin, n FROM request")
+            rows = self._read("durable", "SELECT request_id, origin, n, outcome FROM request")
             self.cache = {"version": version, "rows": {one[0]: one[1:] for one in rows}}
         return self.cache["rows"]
+
+    def held(self):
+        return dict(self._read("durable", "SELECT key, value FROM meta WHERE key = 'held'")).get("held", 0)
 
     def cursor(self):
         """{log_inode, log_offset, log_n} as committed, on disk or not yet."""
@@ -108,23 +131,26 @@ def lines_of(data):
 class Check:
     """Walks through the events. `complaints` has what was wrong."""
 
-    def __init__(self, daemon, ledger, scratch, on_sync=None):
-        self.made_of = daemon, ledger, scratch
-        self.on_sync = on_sync          # called with self after each sync
+    def __init__(self, recorded, scratch, on_sync=None):
+        self.made_of = recorded, scratch
+        daemon, ledger, before = recorded.daemon, recorded.script.ledger, recorded.before
+        self.on_sync = on_sync          # called with self as a sync ends, before that counts, and at the end
         self.claimed, self.rejected = daemon.claimed, daemon.rejected
         self.log_path, self.database_path = daemon.results, daemon.database
-        self.inodes = [os.stat(path).st_ino for path in [*daemon.rotated, daemon.results]]
+        self.inodes = recorded.inodes
         self.counts = {name: dropped.count() for name, dropped in ledger.files.items()}
         self.scratch = scratch
         self.complaints = []
-        self.seen = {"acknowledgements": 0, "unlinks of claimed files": 0, "lines": 0, "cursors": 0, "claims": 0}
+        self.seen = {"acknowledgements": 0, "unlinks of claimed files": 0, "lines": 0, "cursors": 0, "claims": 0,
+                     "withdrawals": 0, "holds": 0}
 
-        self.database = Database(scratch)
-        self.logs = []                  # files, in the order in which they were opened
+        self.database = Database(scratch, before)
+        self.logs = [File.of(data) for data in before.logs]     # in the order in which they were opened
         self.log_of = {}                # descriptor → log file
         self.syncing = {}               # id of a sync's event → number of changes it covers
         self.log_at_wal_write = None    # how much of each log was durable when the WAL was written to
-        self.made = set()               # database files, which are opened with O_CREAT again and again
+        # Database files, which are opened with O_CREAT again and again.
+        self.made = {self.database_path} if before.database else set()
         self.unsynced_names = {}        # directory → {name: what it is}, made since its last sync
         self.syncing_names = {}
         self.unsynced_rejects = set()
@@ -146,9 +172,11 @@ class Check:
         moments = [(event.start, 0, event) for event in events]
         moments += [(event.end, 1, event) for event in events if event.result is not None and event.result >= 0]
         for _, ended, event in sorted(moments, key=lambda moment: moment[:2]):
-            (self.ended if ended else self.begun)(event)
             if ended and event.call in SYNCS and self.on_sync is not None:
                 self.on_sync(self)
+            (self.ended if ended else self.begun)(event)
+        if self.on_sync is not None:
+            self.on_sync(self)
         return self
 
     # -- before a call takes effect ---------------------------------------------------------
@@ -157,6 +185,7 @@ class Check:
         number, path = event.descriptor()
         if event.call in SENDS and path.startswith("socket:"):
             self.check_answer(event)
+            self.check_admin(event)
         elif event.call in WRITES and number in self.log_of and path.startswith(self.log_path):
             self.check_lines(event)
         elif event.call in WRITES and path == self.database_path + "-wal" and self.log_at_wal_write is None:
@@ -177,6 +206,20 @@ class Check:
             elif "outcome" in answer and row[1] != answer["n"]:
                 self.complain(event, f"outcome told before it was synced: {answer['request_id']}")
 
+    def check_admin(self, event):
+        """A hold outlives the process, and so does each withdrawal."""
+        for result in [line["result"] for data in event.strings() for line in lines_of(data)
+                       if isinstance(line, dict) and isinstance(line.get("result"), dict)]:
+            if result.get("withdrawn"):
+                self.seen["withdrawals"] += result["withdrawn"]
+                have = sum(outcome == WITHDRAWN for _, _, outcome in self.database.rows().values())
+                if have < self.seen["withdrawals"]:
+                    self.complain(event, f"{self.seen['withdrawals']} withdrawn, and {have} of them synced")
+            if isinstance(result.get("held"), bool) and "version" not in result:
+                self.seen["holds"] += 1
+                if bool(self.database.held()) != result["held"]:
+                    self.complain(event, "a hold or release is answered before it was synced")
+
     def check_lines(self, event):
         for record in [record for data in event.strings() for record in lines_of(data)]:
             self.seen["lines"] += 1
@@ -190,7 +233,7 @@ class Check:
             return
         self.seen["unlinks of claimed files"] += 1
         name = claim[1]
-        have = sum(origin == name for origin, _ in self.database.rows().values())
+        have = sum(origin == name for origin, *_ in self.database.rows().values())
         if have != self.counts.get(name):
             self.complain(event, f"'{name}' is unlinked with {have} of its {self.counts.get(name)} rows synced")
         if name in self.cut:
@@ -246,7 +289,7 @@ class Check:
             self.gone |= unlinked
         self.unsynced_rejects.discard(path)
         if file is self.database.wal:
-            origins = {origin for origin, _ in self.database.rows().values()}
+            origins = {origin for origin, *_ in self.database.rows().values()}
             for name in origins - self.origins:
                 if name in self.unsynced_names.get(self.claimed, ()):
                     self.complain(event, f"rows of '{name}' were synced before the name of its claimed file")
