@@ -58,6 +58,7 @@ class Thing:
     data: bytes = b""
     mode: int = 0o644
     left: bool = False
+    claimed: bool = False       # it lay in .claimed/ when the daemon came
 
     def make(self, path):
         """By root, so that nobody else may read it without its mode."""
@@ -190,12 +191,21 @@ class Ledger:
         """What stays in the spool for good."""
         return sorted(thing.name for thing in self.things.values() if thing.left)
 
+    def _remove_unfinished(self, daemon):
+        """A reason that was being written for something that wasn't claimed, and so has another UUID the
+        next time. tmpfiles.d takes it away."""
+        if any(thing.claimed for thing in self.things.values()) and os.path.isdir(daemon.rejected):
+            for name in os.listdir(daemon.rejected):
+                if re.fullmatch(r"\.[0-9a-f-]{36}\.reason", name):
+                    os.unlink(os.path.join(daemon.rejected, name))
+
     def _check_spool(self, daemon):
         assert daemon.spooled() == self.left(), f"left in the spool: {daemon.spooled()}"
         claimed = os.listdir(daemon.claimed) if os.path.isdir(daemon.claimed) else []
         assert claimed == [], f"left in .claimed: {claimed}"
         rests = {dropped.name: dropped.lines[dropped.cut():] for dropped in self.files.values()
                  if dropped.lines and dropped.cut() < len(dropped.lines)}
+        self._remove_unfinished(daemon)
         rejected = daemon.reasons()             # asserts that each has its reason
         moved = [thing.name for thing in self.things.values() if not thing.left]
         assert sorted(rejected) == sorted([*rests, *self.links, *moved]), f"rejected: {sorted(rejected)}"

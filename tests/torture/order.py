@@ -12,7 +12,8 @@ import re
 import sqlite3
 from dataclasses import dataclass, field
 
-CLAIM = re.compile(r"/\.claimed/[0-9a-f-]{36}[-+]([^/]+)$")      # "+": it was empty, its name is the job
+# "+": it was empty, its name is the job. A long name is in a directory of its own.
+CLAIM = re.compile(r"/\.claimed/([0-9a-f-]{36}(?:[-+]|\+?/)([^/]+))$")
 WRITES = ("write", "writev", "pwrite64", "pwritev")
 SYNCS = ("fsync", "fdatasync")
 WITHDRAWN = 9                   # OUTCOME_WITHDRAWN, on disk
@@ -53,12 +54,12 @@ class File:
             del content[offset:]
             content.extend(bytes(offset - len(content)))
             return
-        if offset is None:      # O_APPEND
-            offset = len(content)
         content.extend(bytes(max(0, offset - len(content))))
         content[offset:offset + len(data)] = data
 
     def change(self, offset, data):
+        """`offset` None: at the end (O_APPEND)."""
+        offset = len(self.written) if offset is None else offset
         self.apply(self.written, (offset, data))
         self.pending.append((offset, data))
 
@@ -232,7 +233,7 @@ class Check:
         if claim is None:
             return
         self.seen["unlinks of claimed files"] += 1
-        name = claim[1]
+        name = claim[2]
         have = sum(origin == name for origin, *_ in self.database.rows().values())
         if have != self.counts.get(name):
             self.complain(event, f"'{name}' is unlinked with {have} of its {self.counts.get(name)} rows synced")
@@ -240,6 +241,11 @@ class Check:
             self.check_names(event, self.rejected, f"the unlink of '{name}'")
             if self.unsynced_rejects or name not in self.placed:
                 self.complain(event, f"'{name}' is unlinked before its rest in rejected/ was synced")
+
+    def unsynced_claims(self):
+        """Files whose names in .claimed may still be nowhere but in memory."""
+        return {name for directory, names in self.unsynced_names.items() if directory.startswith(self.claimed)
+                for name in names}
 
     def check_names(self, event, directory, what):
         names = self.unsynced_names.get(directory)
@@ -291,7 +297,7 @@ class Check:
         if file is self.database.wal:
             origins = {origin for origin, *_ in self.database.rows().values()}
             for name in origins - self.origins:
-                if name in self.unsynced_names.get(self.claimed, ()):
+                if name in self.unsynced_claims():
                     self.complain(event, f"rows of '{name}' were synced before the name of its claimed file")
             self.origins = origins
 
@@ -308,7 +314,7 @@ class Check:
         elif event.call.startswith("rename"):
             self.renamed(event)
         elif event.call.startswith("unlink"):
-            self.unlinked |= {claim[1] for claim in map(CLAIM.search, event.paths()) if claim}
+            self.unlinked |= {claim[2] for claim in map(CLAIM.search, event.paths()) if claim}
 
     def changed(self, event, number, path):
         file = self.synced_file(number, path)
@@ -343,8 +349,10 @@ class Check:
         claim = CLAIM.search(path)
         if claim:
             self.seen["claims"] += 1
-            self.claims[claim[1]] = name
-            self.unsynced_names.setdefault(self.claimed, set()).add(claim[1])
+            self.claims[claim[2]] = claim[1]
+            self.unsynced_names.setdefault(directory, set()).add(claim[2])
+            if directory != self.claimed:
+                self.unsynced_names.setdefault(self.claimed, set()).add(claim[2])
         elif directory == self.rejected:
             self.placed.add(name)
             self.unsynced_names.setdefault(self.rejected, set()).add(name)

@@ -35,7 +35,25 @@ def grouped(pending):
             groups[-1].append((offset, data))
         else:
             groups.append([(offset, data)])
-        join = offset + len(data) if offset is not None and data is not None and len(data) < SECTOR else None
+        join = offset + len(data) if data is not None and len(data) < SECTOR else None
+    return groups
+
+
+def by_sector(pending):
+    """Changes of a file that is only appended to: no sector is without what came before in it."""
+    groups, last = [], None
+    for offset, data in pending:
+        if data is None:
+            groups.append([(offset, None)])
+            last = None
+            continue
+        for piece in sectors((offset, data), lambda number, count: True):
+            sector = piece[0] // SECTOR
+            if sector == last:
+                groups[-1].append(piece)
+            else:
+                groups.append([piece])
+            last = sector
     return groups
 
 
@@ -62,10 +80,11 @@ class Moment:
         self.number = number
         self.files = {"database": check.database.file, "wal": check.database.wal}
         self.files.update({f"log {at}": log for at, log in enumerate(check.logs)})
-        self.loose = [(place, group) for place, file in self.files.items() for group in grouped(file.pending)]
+        self.loose = [(place, group) for place, file in self.files.items()
+                      for group in (by_sector if place.startswith("log") else grouped)(file.pending)]
         self.inodes = check.inodes[:len(check.logs)]
         self.answered = set(check.answered)
-        unsynced = check.unsynced_names.get(check.claimed, set())
+        unsynced = check.unsynced_claims()
         self.claims = {name: claim for name, claim in check.claims.items() if name not in check.gone}
         self.sure = {("claim", name) for name in self.claims if name not in unsynced}
         self.sure |= {("gone", name) for name in check.gone}
@@ -106,7 +125,7 @@ class Moment:
             kept = [[], list(every)] + [list(every[:at]) for at in some]
             kept += [[one for one in every if one != at] for at in some] + [[at] for at in some]
         yield from ((tuple(one), None) for one in kept)
-        writes = [at for at in every if self.loose[at][0] != "name" and self.loose[at][1][-1][1]]
+        writes = [at for at in every if self.loose[at][0] in ("database", "wal") and self.loose[at][1][-1][1]]
         for at in writes[-TORN:]:
             for tear in TEARS:
                 yield tuple(every[:at]), (at, tear)
@@ -130,7 +149,7 @@ class Image:
                     File.apply(data, change)
         if self.tear is not None and self.moment.loose[self.tear[0]][0] == place:
             for offset, written in self.moment.loose[self.tear[0]][1]:
-                self.apply_torn(data, len(data) if offset is None else offset, written)
+                self.apply_torn(data, offset, written)
         return data
 
     def apply_torn(self, data, offset, written):
@@ -184,12 +203,13 @@ class Image:
             if ("gone", name) not in names:
                 place = os.path.join(daemon.claimed, self.moment.claims[name]) if ("claim", name) in names else \
                     os.path.join(daemon.spool, name)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
                 with open(place, "wb") as file:
                     file.write(dropped.content())
         for name in of.links:
             os.symlink("/etc/hostname", os.path.join(daemon.spool, name))
         for thing in of.things.values():
-            thing.make(os.path.join(daemon.spool, thing.name))
+            thing.make(os.path.join(daemon.claimed if thing.claimed else daemon.spool, thing.name))
 
     def lay_logs(self, daemon, logs, names):
         """The files are new ones. Where some are rotated, the cursor in the database has to name them."""

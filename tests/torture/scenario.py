@@ -241,7 +241,7 @@ class Script:
         thing = Thing(name, kind, **kwargs)
         aside = os.path.join(self.daemon.home, "aside")
         thing.make(aside)
-        os.rename(aside, os.path.join(self.daemon.spool, name))
+        os.rename(aside, os.path.join(self.daemon.claimed if thing.claimed else self.daemon.spool, name))
         self.ledger.things[name] = thing
 
     def reload(self, **groups):

@@ -22,8 +22,7 @@ class Files(Script):
         self.lines_of_all_kinds("early")
         os.mkdir(self.daemon.claimed, 0o700)
         os.chown(self.daemon.claimed, NOBODY, NOBODY)
-        self.place("stray", stat.S_IFREG, data=b"stray-1\n")
-        os.rename(os.path.join(self.daemon.spool, "stray"), os.path.join(self.daemon.claimed, "stray"))
+        self.place("stray", stat.S_IFREG, data=b"stray-1\n", claimed=True)
         self.place("early-fifo", stat.S_IFIFO)
         self.place("early-directory", stat.S_IFDIR, left=True)
 
@@ -80,10 +79,12 @@ class Files(Script):
             os.fchown(file.fileno(), NOBODY, NOBODY)
             file.write(b"slow-1\nslow")
             file.flush()
-            self.drop("meanwhile-1")
-            self.settled()
-            file.write(b"-2\nslow-3\n")
-        self.ledger.drop(dropped)
+            try:
+                self.drop("meanwhile-1")
+                self.settled()
+            finally:        # whatever became of the daemon
+                file.write(b"-2\nslow-3\n")
+                self.ledger.drop(dropped)
         self.settled()
 
     def linked(self):
