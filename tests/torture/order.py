@@ -76,6 +76,9 @@ class Database:
     def __init__(self, scratch, before):
         self.scratch = scratch
         self.file, self.wal = File.of(before.database), File.of(before.wal)
+        self.journal = File()           # of the first transaction, which makes it a database with a WAL
+        self.journal_there = False      # for sure
+        self.journal_names = []         # "made", "gone": not synced yet
         self.cache = {}
 
     def _read(self, kind, query):
@@ -259,13 +262,16 @@ class Check:
             return self.database.file
         if path == self.database_path + "-wal":
             return self.database.wal
+        if path == self.database_path + "-journal":
+            return self.database.journal
         return self.log_of.get(number) if path.startswith(self.log_path) else None
 
     def begin_sync(self, event, number, path):
         file = self.synced_file(number, path)
         if file is not None:
             self.syncing[id(event)] = len(file.pending)
-        self.syncing_names[id(event)] = set(self.unsynced_names.get(path, ())), set(self.unlinked)
+        self.syncing_names[id(event)] = (set(self.unsynced_names.get(path, ())), set(self.unlinked),
+                                         len(self.database.journal_names))
         if file is self.database.wal:
             self.check_cursor(event)
 
@@ -288,7 +294,10 @@ class Check:
         file = self.synced_file(number, path)
         if file is not None:
             file.sync(self.syncing.pop(id(event)))
-        names, unlinked = self.syncing_names.pop(id(event))
+        names, unlinked, journal_names = self.syncing_names.pop(id(event))
+        if path == os.path.dirname(self.database_path) and journal_names:
+            self.database.journal_there = self.database.journal_names[journal_names - 1] == "made"
+            del self.database.journal_names[:journal_names]
         if names:
             self.unsynced_names[path] -= names
         if path == self.claimed:
@@ -314,6 +323,8 @@ class Check:
         elif event.call.startswith("rename"):
             self.renamed(event)
         elif event.call.startswith("unlink"):
+            if event.paths()[-1] == self.database_path + "-journal":
+                self.database.journal_names.append("gone")
             self.unlinked |= {claim[2] for claim in map(CLAIM.search, event.paths()) if claim}
 
     def changed(self, event, number, path):
@@ -332,6 +343,9 @@ class Check:
     def opened(self, event):
         path = event.paths()[-1]
         created = "O_CREAT" in event.text
+        if created and path == self.database_path + "-journal":
+            self.database.journal = File()
+            self.database.journal_names.append("made")
         if path == self.log_path and "O_RDWR" in event.text:
             if created:                         # else it was not rotated
                 self.logs.append(File())

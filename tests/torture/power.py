@@ -10,8 +10,8 @@ import zlib
 from ledger import Ledger, Sent
 from order import File
 
-SUBSETS_OF = 5          # so many unsynced changes: each subset is tried
-SAMPLES = 5             # with more: so many of each kind
+SUBSETS_OF = 4          # so many unsynced changes: each subset is tried
+SAMPLES = 3             # with more: so many of each kind
 TORN = 2                # changes a moment that are torn
 SECTOR = 512
 NAME_LOGS = """
@@ -78,7 +78,7 @@ class Moment:
 
     def __init__(self, check, number):
         self.number = number
-        self.files = {"database": check.database.file, "wal": check.database.wal}
+        self.files = {"database": check.database.file, "wal": check.database.wal, "journal": check.database.journal}
         self.files.update({f"log {at}": log for at, log in enumerate(check.logs)})
         self.loose = [(place, group) for place, file in self.files.items()
                       for group in (by_sector if place.startswith("log") else grouped)(file.pending)]
@@ -97,6 +97,9 @@ class Moment:
         names += [("gone", name) for name in check.unlinked - check.gone]
         names += [("placed", name) for name in placed & loose_placed]
         names += [("log", "")] if new_log else []
+        names += [("journal", f"{at} {what}") for at, what in enumerate(check.database.journal_names)]
+        if check.database.journal_there:
+            self.sure.add(("journal", ""))
         self.loose += [("name", name) for name in sorted(names)]
 
     def images(self, known):
@@ -162,11 +165,18 @@ class Image:
     def names(self):
         return self.moment.sure | {self.moment.loose[at][1] for at in self.kept if self.moment.loose[at][0] == "name"}
 
+    def has_journal(self):
+        """The last of the changes to its name that came to the disk decides."""
+        names = sorted(what for kind, what in self.names() if kind == "journal")
+        return bool(names) and not names[-1].endswith("gone")
+
     def digest(self):
         """Before the moment is packed."""
         whole = hashlib.blake2b(repr(sorted(self.names())).encode())
         for place, file in self.moment.files.items():
             if place == f"log {len(self.moment.inodes) - 1}" and ("log", "") not in self.names():
+                continue
+            if place == "journal" and not self.has_journal():
                 continue
             whole.update(place.encode() + hashlib.blake2b(self.content(place, file.durable)).digest())
         return whole.digest()
@@ -189,7 +199,7 @@ class Image:
         """`rejected`: {name: content} of what the recorded run left there."""
         content = {place: self.content(place, zlib.decompress(packed)) for place, packed in self.moment.base.items()}
         names = self.names()
-        for suffix, place in (("", "database"), ("-wal", "wal")):
+        for suffix, place in (("", "database"), ("-wal", "wal"), ("-journal", "journal"))[:3 if self.has_journal() else 2]:
             with open(daemon.database + suffix, "wb") as file:
                 file.write(content[place])
         self.lay_logs(daemon, [content[f"log {at}"] for at in range(len(self.moment.inodes))], names)

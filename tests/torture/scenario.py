@@ -12,7 +12,8 @@ from traced import Ended
 CROWD = [f"crowd-{index % 5}" for index in range(1100)]
 GATES = ["sharing", "rotation-1", "rotation-2", "late"]
 SETTINGS = {"spool": {"settle_ms": 20}, "dispatch": {"shutdown_grace_s": 0, "adaptive": False},
-            "retry": {"max_attempts": 8, "base_delay_ms": 5, "max_delay_ms": 20}}
+            # (Images of a power failure may be started an hour after they were recorded.)
+            "retry": {"max_attempts": 8, "base_delay_ms": 5, "max_delay_ms": 20, "deadline_s": 86400}}
 
 
 class Script:
@@ -123,7 +124,7 @@ class Script:
     def spool_files(self):
         self.drop("empty-1")
         self.write("written-1", ["w-1", "", "# a remark", "  w-2\t", "w-3"])
-        self.drop("mixed", ["m-1", "not a job ID", '{"job_id": "m-2", "request_id": "m-id", "deadline_s": 600}',
+        self.drop("mixed", ["m-1", "not a job ID", '{"job_id": "m-2", "request_id": "m-id", "deadline_s": 86400}',
                             '{"job_id": "m-3", "colour": 1}', "m-4"], bad=[2, 4], job_of={3: "m-2"})
         self.mark("renameat")
         self.drop("crowd", CROWD)

@@ -11,7 +11,7 @@ ROOMY = {"max_pending": 1000000, "history_days": 1}
 
 
 class Control(Script):
-    settings = {**SETTINGS, "queue": ROOMY, "retry": {"max_attempts": 8, "base_delay_ms": 5, "max_delay_ms": 3600000}}
+    settings = {**SETTINGS, "queue": ROOMY, "retry": {**SETTINGS["retry"], "max_delay_ms": 3600000}}
     gates = []
     held = None             # what was answered last; None: not known
 

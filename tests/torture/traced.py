@@ -1,14 +1,18 @@
 """A daemon under strace, killed at the Nth system call of a kind; and what strace wrote."""
 
+import atexit
 import codecs
+import functools
 import json
 import os
 import pwd
 import re
+import shutil
 import signal
+import tempfile
 from dataclasses import dataclass
 
-from daemon import Daemon
+from daemon import Daemon, binary_path
 from rpc import Client
 from waiting import wait_until
 
@@ -53,11 +57,24 @@ class Point:
         return cls(call=found[1], number=int(found[3]), on_log=bool(found[2]))
 
 
+@functools.lru_cache
+def shared_binary():
+    """A copy that any user may run. To be made before there are threads: a child that has just been forked
+    and has it open for writing keeps others from running it."""
+    folder = tempfile.mkdtemp(prefix="pct-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.chmod(folder, 0o755)
+    return shutil.copy(binary_path(), folder)
+
+
 class TracedDaemon(Daemon):
     """`process` is strace, its child is the daemon; or it is the daemon itself, untraced."""
 
     strace = ()
     trace_path = None
+
+    def binary_for_others(self):
+        return shared_binary()
 
     def trace(self, path, options):
         self.trace_path = path
