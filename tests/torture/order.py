@@ -88,6 +88,7 @@ class Database:
                 out.write(getattr(file, kind))
         try:
             with sqlite3.connect(path) as connection:
+                connection.execute("PRAGMA synchronous = OFF")
                 rows = connection.execute(query).fetchall()
             connection.close()
         except sqlite3.OperationalError as error:

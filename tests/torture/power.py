@@ -105,6 +105,7 @@ class Moment:
     def images(self, known):
         """Those that no earlier moment had, known by the digests in `known`; the bytes are kept packed."""
         made = []
+        self.digests = {place: hashlib.blake2b(file.durable).digest() for place, file in self.files.items()}
         for kept, tear in self.choices():
             image = Image(self, kept, tear)
             digest = image.digest()
@@ -114,7 +115,7 @@ class Moment:
             made.append(image)
             image.index = len(made)
         self.base = {place: zlib.compress(file.durable, 1) for place, file in self.files.items()}
-        self.files = None
+        self.files = self.digests = None
         return made
 
     def choices(self):
@@ -173,12 +174,15 @@ class Image:
     def digest(self):
         """Before the moment is packed."""
         whole = hashlib.blake2b(repr(sorted(self.names())).encode())
+        changed = {self.moment.loose[at][0] for at in (*self.kept, *(self.tear or ())[:1])}
         for place, file in self.moment.files.items():
             if place == f"log {len(self.moment.inodes) - 1}" and ("log", "") not in self.names():
                 continue
             if place == "journal" and not self.has_journal():
                 continue
-            whole.update(place.encode() + hashlib.blake2b(self.content(place, file.durable)).digest())
+            whole.update(place.encode())
+            whole.update(hashlib.blake2b(self.content(place, file.durable)).digest() if place in changed
+                         else self.moment.digests[place])
         return whole.digest()
 
     # -- laid out anew ----------------------------------------------------------------------
