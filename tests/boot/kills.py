@@ -41,7 +41,8 @@ GOLDEN = 0.6180339887498949
 
 
 def systemctl(*arguments, check=True):
-    return subprocess.run(["systemctl", *arguments], check=check, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return subprocess.run(["systemctl", *arguments], check=check, stdout=subprocess.PIPE,
+                          stderr=None if check else subprocess.DEVNULL, text=True).stdout.strip()
 
 
 class Control:
