@@ -33,6 +33,9 @@ class Script:
     def prepare(self):
         """Of the machine, before anything else. What it needs to be undone is in close()."""
 
+    def keep(self):
+        """Of a failure, what close() takes away."""
+
     def close(self):
         pass
 

@@ -1,7 +1,11 @@
 """Storage in trouble: a full disk below database and results log, and a log that can't be opened."""
 
 import os
+import shutil
 import signal
+import tempfile
+
+import pytest
 
 from rpc import RpcError
 from scenario import SETTINGS, Script
@@ -9,6 +13,15 @@ from storage import Disk
 
 STORAGE_UNAVAILABLE = -32002
 DISK_KIB = 4096
+
+
+def can_mount():
+    with tempfile.TemporaryDirectory(prefix="pct-", dir="/tmp") as path:
+        try:
+            Disk(path, 64).unmount()
+        except pytest.skip.Exception:
+            return False
+    return True
 
 
 class Storage(Script):
@@ -26,6 +39,9 @@ class Storage(Script):
             os.makedirs(os.path.dirname(path))
         daemon.set(queue={"database": daemon.database}, results={"path": daemon.results})
         self.away = f"{os.path.dirname(daemon.results)}.away"
+
+    def keep(self):
+        shutil.copytree(self.disk.path, f"{self.disk.path}.kept", ignore=shutil.ignore_patterns(".filler"))
 
     def close(self):
         if self.disk is not None:
