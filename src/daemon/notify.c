@@ -51,9 +51,12 @@ void notify_stopping(void)
 void notify_status(const char *text)
 {
     char *line = strdup(text);
-    for (char *p = line; p != NULL && *p != '\0'; p++)
+    for (char *p = line; p != NULL && *p != '\0'; p++) {
         if ((unsigned char) *p < ' ' || *p == 0x7f)
             *p = '?';
+        else if ((unsigned char) *p == 0xc2 && ((unsigned char) p[1] & 0xe0) == 0x80) /* C1 */
+            p[0] = p[1] = '?';
+    }
     if (line != NULL)
         (void) sd_notifyf(0, "STATUS=%s", line);
     free(line);

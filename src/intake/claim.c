@@ -309,6 +309,10 @@ static enum claim_next step_open(struct claim *c)
     }
     if (st.st_size > c->shared->max_file_bytes)
         return claim_reject(c, REJECT_TOO_LARGE, st.st_size);
+    /* Anyone can drop a link to what only the daemon may read, and bad lines are shown to all: the
+     * kernel forbids that, unless fs.protected_hardlinks is off. */
+    if (st.st_nlink > 1 && st.st_size > 0 && !spool_dir_shares(c->dir, &st))
+        return claim_reject(c, REJECT_LINKED, 0);
     /* What fits into the window is checked when it is read. */
     if (st.st_size == 0)
         c->phase = CLAIM_NAMED;

@@ -124,6 +124,19 @@ bool spool_dir_is_current(const struct spool_dir *d, const char *path)
            is_child(d, REJECTED_DIRECTORY, d->rejected_inode);
 }
 
+bool spool_dir_shares(const struct spool_dir *d, const struct stat *file)
+{
+    struct stat st;
+    if (fstat(d->fd, &st) < 0)
+        return false;
+    if ((st.st_mode & (S_IWGRP | S_IWOTH)) == 0)
+        return true;
+    mode_t readers = S_IRGRP | S_IROTH;
+    if ((st.st_mode & S_IWOTH) == 0 && file->st_gid == st.st_gid)
+        readers = S_IRGRP;
+    return (file->st_mode & readers) == readers;
+}
+
 int spool_dir_sync_rejected(struct spool_dir *d)
 {
     if (d->rejected_dirty && fsync(d->rejected_fd) < 0)

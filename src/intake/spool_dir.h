@@ -6,6 +6,7 @@
 #define PULSE_INTAKE_SPOOL_DIR_H
 
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "base/buf.h"
@@ -31,6 +32,9 @@ void spool_dir_unref(struct spool_dir *d);
 
 /* Whether it is still what `path` names, with both of its directories. */
 bool spool_dir_is_current(const struct spool_dir *d, const char *path);
+
+/* Whether everyone who may write to the directory may read the file, as far as its mode tells. */
+bool spool_dir_shares(const struct spool_dir *d, const struct stat *file);
 
 /* After files were moved to rejected/; does nothing when there were none. 0 or -errno. */
 int spool_dir_sync_rejected(struct spool_dir *d);
