@@ -234,7 +234,9 @@ def test_no_core_file(make_daemon, number):
     directory = os.path.join(daemon.home, "core")
     os.mkdir(directory)
     daemon.start(preexec_fn=with_core_files, cwd=directory)
-    assert b"Max core file size        unlimited" in of_process(daemon.process.pid, "limits")
+    if b"Max core file size        unlimited" not in of_process(daemon.process.pid, "limits"):
+        assert os.environ.get("PULSE_SANITIZE"), "the daemon has a limit of its own"
+        pytest.skip("a sanitizer sets the limit to nothing")
     daemon.outcome("a")
     daemon.signal(number)
     assert daemon.wait() != 0
