@@ -101,11 +101,14 @@ class Daemon:
         self.write_key(key)
         self.binary = binary_path()
         if user is not None:
-            # The other user may not be let into where it was built, as below /root.
-            self.binary = shutil.copy(self.binary, os.path.join(self.home, "pulse-canceld"))
+            self.binary = self.binary_for_others()
             for path, directories, files in os.walk(self.home):
                 for one in [path] + [os.path.join(path, file) for file in directories + files]:
                     os.chown(one, user, user)
+
+    def binary_for_others(self):
+        """The other user may not be let into where it was built, as below /root."""
+        return shutil.copy(self.binary, os.path.join(self.home, "pulse-canceld"))
 
     # -- configuration ----------------------------------------------------------------------
 
