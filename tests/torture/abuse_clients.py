@@ -15,6 +15,7 @@ SENT, ACKNOWLEDGED = 1, 2
 QUEUE_FULL, SHUTTING_DOWN = -32001, -32004
 TOO_LONG = b"x" * ((1 << 20) + 1000)
 AGAIN_S = 0.02
+FULL_S = 0.3            # before who was told that the queue is full asks again
 TICK_S = 0.004          # all clients have a turn, then a pause: the slow ones are slow by that
 WINDOW = 100            # requests without an answer, for each client
 
@@ -27,7 +28,7 @@ class Shared:
         self.numbers = mmap.mmap(-1, mmap.PAGESIZE)
         self.view = memoryview(self.numbers).cast("q")
 
-    NAMES = ("done", "acknowledged", "repeated", "refused", "lost", "disturbances", "waited", "clients")
+    NAMES = ("taken", "acknowledged", "repeated", "refused", "lost", "disturbances", "waited", "clients")
 
     def get(self, name):
         return self.view[self.NAMES.index(name)]
@@ -49,6 +50,7 @@ class Peer:
         self.socket = None
         self.out, self.received = b"", b""
         self.at = 0         # not before
+        self.sends_at = 0
         self.turn()
 
     def turn(self):
@@ -91,8 +93,13 @@ class Peer:
         for line in lines:
             self.answered(line)
 
-    def is_done(self):
-        return True
+    def may_send(self):
+        return time.monotonic() >= self.sends_at and self.crowd.may_send()
+
+    def refused(self, answer):
+        assert answer["error"]["code"] in (QUEUE_FULL, SHUTTING_DOWN), answer
+        self.crowd.shared.add("refused")
+        self.sends_at = time.monotonic() + FULL_S
 
     def connected(self):
         pass
@@ -127,7 +134,7 @@ class Caller(Peer):
 
     def more(self):
         lines = []
-        while self.unsent and len(self.unanswered) < WINDOW and self.crowd.may_send():
+        while self.unsent and len(self.unanswered) < WINDOW and self.may_send():
             number = self.unsent.popleft()
             self.unanswered.append(number)
             params = {"job_id": self.crowd.plan.job_of(number), "request_id": f"r-{number}"}
@@ -143,8 +150,7 @@ class Caller(Peer):
         number = answer["id"]
         self.unanswered.remove(number)
         if "error" in answer:
-            assert answer["error"]["code"] in (QUEUE_FULL, SHUTTING_DOWN), answer
-            self.crowd.shared.add("refused")
+            self.refused(answer)
             self.unsent.append(number)
             return
         result = answer["result"]
@@ -180,7 +186,7 @@ class Plain(Peer):
         self.unanswered.clear()
 
     def more(self):
-        if not self.unsent or len(self.unanswered) >= WINDOW or not self.crowd.may_send():
+        if not self.unsent or len(self.unanswered) >= WINDOW or not self.may_send():
             return b""
         numbers = self.unsent.popleft()
         self.unanswered.append(numbers)
@@ -202,8 +208,7 @@ class Plain(Peer):
         answer = json.loads(line)
         numbers = self.take(answer)
         if "error" in answer:
-            assert answer["error"]["code"] in (QUEUE_FULL, SHUTTING_DOWN), answer
-            self.crowd.shared.add("refused")
+            self.refused(answer)
             self.unsent.append(numbers)
             return
         for number, one in zip(numbers, [answer] if self.kind == "b" else answer["result"], strict=True):
@@ -277,7 +282,7 @@ class Crowd:
         self.asked = 0
         self.all = len(wave.s) + len(wave.b) + len(wave.m)
         self.results = wave.results()
-        self.begin = shared.get("done")
+        self.begin = shared.get("taken")
         numbers = list(wave.s)
         parts = [numbers[place::30] for place in range(30)]
         self.callers = [Caller(self, part, wait=place % 5 == 1, slow=place % 5 == 2, hangs_up=place % 5 == 3)
@@ -298,8 +303,8 @@ class Crowd:
 
     def may_send(self):
         """So that they are at it all the time: never much further than the rest is."""
-        done = (self.shared.get("done") - self.begin) / self.results
-        return self.asked < 300 + self.all * 1.3 * done
+        taken = (self.shared.get("taken") - self.begin) / self.results
+        return self.asked < 300 + self.all * 1.3 * taken
 
     def turn(self):
         for key, events in self.selector.select(0):

@@ -46,14 +46,16 @@ def size_of(path):
 class Phase:
     """The highest of each figure."""
 
-    MEASURES = ("pending", "peak", "anonymous", "descriptors", "threads", "wal", "database", "rejecting")
+    MEASURES = ("pending", "peak", "anonymous", "descriptors", "threads", "wal", "database")
 
     def __init__(self, name, results):
         self.name, self.begin, self.end = name, time.monotonic(), None
         self.results = -results
+        self.samples = 0
         self.most = dict.fromkeys(self.MEASURES, 0)
 
     def note(self, **figures):
+        self.samples += 1
         for name, value in figures.items():
             self.most[name] = max(self.most[name], value)
 
@@ -64,9 +66,9 @@ class Figures:
     def __init__(self, daemon, results):
         self.daemon, self.results = daemon, results
         self.phases = []
+        self.pending = 0            # at the last look
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
-        self.restarts = []          # seconds until it answers
 
     def start(self):
         self.thread.start()
@@ -92,24 +94,30 @@ class Figures:
                 try:
                     self.sample(process.pid)
                 except (OSError, KeyError, TypeError, AssertionError, ValueError):
-                    pass    # it was killed meanwhile, or its kernel side is going
+                    pass    # it was killed meanwhile; check() asks for samples of each phase
 
     def sample(self, pid):
-        phase = self.phases[-1]
         status = status_of(pid)
-        phase.note(peak=status["peak"], threads=status["threads"], anonymous=anonymous_of(pid),
-                   descriptors=descriptors_of(pid)[0], wal=size_of(self.daemon.database + "-wal"),
-                   database=size_of(self.daemon.database))
-        stats = self.daemon.call("stats")
-        phase.note(pending=sum(stats["pending"].values()))
+        self.phases[-1].note(peak=status["peak"], threads=status["threads"], anonymous=anonymous_of(pid),
+                             descriptors=descriptors_of(pid)[0], wal=size_of(self.daemon.database + "-wal"),
+                             database=size_of(self.daemon.database))
+        self.pending = sum(self.daemon.call("stats")["pending"].values())
+        self.phases[-1].note(pending=self.pending)
+
+    def check(self, limits):
+        """`limits` name the most of each figure that may be."""
+        for phase in self.phases:
+            assert phase.samples > 0, f"{phase.name}: no sample"
+            for name, limit in limits.items():
+                assert phase.most[name] <= limit, f"{phase.name}: {name} {phase.most[name]}, limit {limit}"
 
     def table(self):
-        rows = ["| phase | seconds | results | pending | memory at its peak | its own | descriptors | threads | WAL | database |",
-                "|---|---|---|---|---|---|---|---|---|---|"]
+        rows = ["| phase | seconds | results | most pending | memory, peak | its own | descriptors | WAL | database |",
+                "|---|---|---|---|---|---|---|---|---|"]
         for phase in self.phases:
             most = {name: value / MIB if name in ("peak", "anonymous", "wal", "database") else value
                     for name, value in phase.most.items()}
             rows.append(f"| {phase.name} | {phase.end - phase.begin:.0f} | {phase.results} | {most['pending']} "
                         f"| {most['peak']:.0f} MiB | {most['anonymous']:.0f} MiB | {most['descriptors']} "
-                        f"| {most['threads']} | {most['wal']:.1f} MiB | {most['database']:.0f} MiB |")
+                        f"| {most['wal']:.1f} MiB | {most['database']:.0f} MiB |")
         return "\n".join(rows)

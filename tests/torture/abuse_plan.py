@@ -54,10 +54,13 @@ class Wave:
                 yield "# what follows is a request\n"
             yield self.text_of(number) + "\n"
 
+    def in_files(self):
+        """How many results come of files, odd ones aside."""
+        return len(self.l) + len(self.f) + sum(lines_of(number) for number in self.g)
+
     def results(self):
-        """How many there are at least, when all on the socket are acknowledged; odd files aside."""
-        files = sum(lines_of(number) for number in self.g)
-        return len(self.l) + len(self.f) + files + len(self.s) + len(self.b) + len(self.m)
+        """How many there are when all on the socket are acknowledged."""
+        return self.in_files() + len(self.s) + len(self.b) + len(self.m)
 
 
 def lines_of(file):
@@ -65,7 +68,7 @@ def lines_of(file):
 
 
 class Plan:
-    """Two waves: `storm`, and `again`, which is a tenth of it."""
+    """Waves: `storm`, and twice a tenth of it."""
 
     def __init__(self, lines, files, requests):
         ends = {kind: 0 for kind in "lfgsbm"}
@@ -80,7 +83,7 @@ class Plan:
                 ends[kind] += size
             return Wave(name=name, **ranges)
 
-        self.waves = [wave("storm", 1), wave("again", 10)]
+        self.waves = [wave("storm", 1), wave("once-more", 10), wave("twice-more", 10)]
         self.many = max(1, requests // 200)
         sizes = {**ends, "g": ends["g"] * LINES_OF_FILE, "c": self.many, "o": ODD_JOBS}
         self.sizes = {kind: sizes[kind] for kind in KINDS}
