@@ -5,8 +5,10 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=packaging/packages.sh
 . "$top/packaging/packages.sh"
 # cmocka for the unit tests; pytest, the stand-in and real clients for the integration tests; mandoc
-# for the manual pages; strace for the crash tests, Hypothesis for the model-based one.
-TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-hypothesis netcat-openbsd openssl mandoc strace)
+# for the manual pages; strace for the crash tests, Hypothesis for the model-based one; nginx as a server
+# whose certificate is wrong.
+TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-hypothesis netcat-openbsd openssl mandoc strace
+  nginx)
 
 usage() {
   cat <<EOF

@@ -296,13 +296,18 @@ static enum claim_next step_open(struct claim *c)
     if (!S_ISREG(c->mode)) /* not even opened: a device may take that for an order */
         return claim_reject(c, reject_cause_of_type(c->mode), 0);
 
+    struct stat st;
+    if (fstatat(c->holder_fd, c->entry, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        spool_dir_withholds(c->dir->fd, &st))
+        return claim_reject(c, REJECT_LINKED, 0);
     c->fd =
         openat(c->holder_fd, c->entry, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (c->fd < 0)
         return not_opened(c, -errno);
-    struct stat st;
     if (fstat(c->fd, &st) < 0)
         return claim_stuck(c, "can't be looked at", -errno);
+    if (S_ISREG(st.st_mode) && spool_dir_withholds(c->dir->fd, &st))
+        return claim_reject(c, REJECT_LINKED, 0);
     c->mode = st.st_mode;
     if (!S_ISREG(st.st_mode)) {
         (void) close(c->fd);

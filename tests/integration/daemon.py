@@ -56,9 +56,9 @@ def render(groups):
     return "\n".join(lines) + "\n"
 
 
-def end_with_the_tests():
+def end_with_the_tests(core_limit=0):
     """In the child: no core file, and no life after the test process."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (core_limit, core_limit))
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)      # PR_SET_PDEATHSIG
 
 
@@ -141,13 +141,14 @@ class Daemon:
     def spawn(self, command=None, environment=None, **options):
         """Start the process and do not wait for anything."""
         assert self.process is None
+        options.setdefault("preexec_fn", end_with_the_tests)
+        options.setdefault("cwd", "/")
         if self.user is not None:
             options.update(user=self.user, group=self.user, extra_groups=[])
         with open(self.stderr_path, "ab") as stderr:
             self.process = subprocess.Popen(
                 command or [self.binary, "-c", self.config], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-                env=clean_environment(**{**self.environment, **(environment or {})}), cwd="/",
-                preexec_fn=end_with_the_tests, **options)
+                env=clean_environment(**{**self.environment, **(environment or {})}), **options)
         return self.process
 
     def start(self, **options):
