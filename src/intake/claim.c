@@ -165,6 +165,7 @@ static int recover(struct claim *c, const char *entry, const struct claim_name *
     if (fstatat(c->holder_fd, c->entry, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
     c->mode = st.st_mode;
+    claim_resume_restore(c);
     return 0;
 }
 
@@ -211,6 +212,7 @@ enum claim_next claim_reject(struct claim *c, enum reject_cause cause, int64_t d
     if (r < 0)
         return claim_stuck(c, "can't be moved to " REJECTED_DIRECTORY, r);
     remove_holder(c);
+    claim_resume_forget(c);
     c->shared->stats.rejected++;
     return CLAIM_OVER;
 }
@@ -349,6 +351,7 @@ static enum claim_next finish(struct claim *c)
     if (unlinkat(c->holder_fd, c->entry, 0) < 0 && errno != ENOENT)
         return claim_stuck(c, "can't be removed", -errno);
     remove_holder(c);
+    claim_resume_forget(c);
     return CLAIM_OVER;
 }
 
