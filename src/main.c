@@ -119,6 +119,8 @@ int main(int argc, char **argv)
     log_init();
     /* The key is in our memory: no core files, and nobody of our own user attaches. */
     (void) prctl(PR_SET_DUMPABLE, 0);
+    /* libcurl would write down what decrypts the connections, and with them the key. */
+    (void) unsetenv("SSLKEYLOGFILE");
     (void) signal(SIGPIPE, SIG_IGN);
     (void) signal(SIGABRT, on_abort);
     (void) umask(007);

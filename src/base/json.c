@@ -429,15 +429,19 @@ size_t json_utf8_length(const char *s, size_t len)
     return n;
 }
 
-/* Those that end a line or drive a terminal, for one reader or another: C0, DEL, C1, U+2028 and
- * U+2029; and what JSON itself reserves. */
-static bool needs_escape(const unsigned char *s, size_t n)
+bool json_is_control(const char *s, size_t n)
 {
+    const unsigned char *u = (const unsigned char *) s;
     if (n == 1)
-        return s[0] < 0x20 || s[0] == 0x7f || s[0] == '"' || s[0] == '\\';
+        return u[0] < 0x20 || u[0] == 0x7f;
     if (n == 2)
-        return s[0] == 0xc2 && s[1] < 0xa0;
-    return n == 3 && s[0] == 0xe2 && s[1] == 0x80 && (s[2] == 0xa8 || s[2] == 0xa9);
+        return u[0] == 0xc2 && u[1] < 0xa0;
+    return n == 3 && u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9);
+}
+
+static bool needs_escape(const char *s, size_t n)
+{
+    return json_is_control(s, n) || s[0] == '"' || s[0] == '\\';
 }
 
 static int append_escaped(struct buf *b, const unsigned char *s, size_t n)
@@ -466,7 +470,7 @@ static int append_text(struct buf *b, const char *s, size_t len)
     for (size_t i = 0; i < len && r == 0;) {
         size_t n = json_utf8_length(s + i, len - i);
         const unsigned char *u = (const unsigned char *) s + i;
-        if (n > 0 && !needs_escape(u, n)) {
+        if (n > 0 && !needs_escape(s + i, n)) {
             i += n;
             continue;
         }

@@ -6,6 +6,7 @@
 #ifndef PULSE_BASE_JSON_H
 #define PULSE_BASE_JSON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <json-c/json.h>
@@ -39,6 +40,10 @@ int json_append_string(struct buf *b, const char *s, size_t len);
 
 /* The same for a C string; NULL is written as null. */
 int json_append_cstr(struct buf *b, const char *s);
+
+/* Whether a sequence of that length (as json_utf8_length() has it) ends a line or drives a terminal,
+ * for one reader or another: C0, DEL, C1, U+2028 and U+2029. */
+bool json_is_control(const char *s, size_t n);
 
 /* Length of the valid UTF-8 sequence at s (1 to 4), or 0. No surrogates, nothing overlong. */
 size_t json_utf8_length(const char *s, size_t len);

@@ -85,17 +85,11 @@ static const char *prefix_of(enum log_level level, bool journal)
     return "";
 }
 
-/* Length of the next piece that is safe to show as it is, or 0. C1 controls (U+0080 to U+009F, of
- * which U+009B starts a terminal's command) are none. */
+/* Length of the next piece that is safe to show as it is, or 0. */
 static size_t safe_length(const char *s, size_t len)
 {
     size_t n = json_utf8_length(s, len);
-    unsigned char c = (unsigned char) s[0];
-    if (n == 1 && (c < 0x20 || c == 0x7f))
-        return 0;
-    if (n == 2 && c == 0xc2 && (unsigned char) s[1] < 0xa0)
-        return 0;
-    return n;
+    return n > 0 && !json_is_control(s, n) ? n : 0;
 }
 
 static size_t sanitise(const char *text, size_t len, char *out)

@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -159,9 +162,23 @@ enum ctl_exit call_refused(const struct invocation *inv, const struct answer *a,
     return CTL_REFUSED;
 }
 
-/* Until the line that answers `id`; notifications are passed over. 0 or -errno, 1 for the end. */
-static int await(struct connection *c, int64_t id, int timeout_ms, struct answer *ret)
+/* As the service's ExecReload= we are told its process. That may die before it takes the connection,
+ * which the manager's socket keeps; and it is not started again before we end. -1 = none, -errno. */
+static int open_main_process(void)
 {
+    const char *text = getenv("MAINPID");
+    int64_t pid = text != NULL ? strtoll(text, NULL, 10) : 0;
+    if (pid <= 0 || pid > INT32_MAX)
+        return -1;
+    int fd = (int) syscall(SYS_pidfd_open, (pid_t) pid, 0);
+    return fd >= 0 || errno != ESRCH ? fd : -ESRCH;
+}
+
+/* Until the line that answers `id`; notifications are passed over. 0 or -errno, 1 for the end, also
+ * that of the process `main_fd` (-1 = none). */
+static int await(struct connection *c, int64_t id, int timeout_ms, int main_fd, struct answer *ret)
+{
+    bool gone = false;
     int64_t end_ms = clock_mono_ms() + timeout_ms;
     for (;;) {
         const char *line;
@@ -178,12 +195,12 @@ static int await(struct connection *c, int64_t id, int timeout_ms, struct answer
             }
             answer_finish(&a);
         }
-        if (c->ended)
+        if (c->ended || gone)
             return 1;
         int64_t left_ms = end_ms - clock_mono_ms();
         if (left_ms <= 0)
             return -ETIMEDOUT;
-        int r = connection_wait(c, (int) left_ms, NULL, -1, NULL);
+        int r = connection_wait(c, (int) left_ms, NULL, main_fd, &gone);
         if (r < 0 && r != -EINTR)
             return r;
     }
@@ -200,8 +217,11 @@ enum ctl_exit call_run(const struct invocation *inv, struct connection *c, const
     if (r == 0)
         r = connection_send(c, text.data, text.len);
     buf_finish(&text);
+    int main_fd = open_main_process();
     if (r == 0)
-        r = await(c, id, timeout_ms, &a);
+        r = main_fd == -ESRCH ? 1 : await(c, id, timeout_ms, main_fd, &a);
+    if (main_fd >= 0)
+        (void) close(main_fd);
     if (r != 0) {
         connection_explain(inv->values[OPTION_SOCKET], r > 0 ? 0 : r);
         return CTL_UNREACHABLE;

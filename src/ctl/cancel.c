@@ -53,6 +53,9 @@ static void on_error(struct cancel *c, struct slot *slot, const struct answer *a
 
 static void on_answer(struct cancel *c, const struct answer *a)
 {
+    if (cancel_why_answered(c, a))
+        return;
+    cancel_why_reset(c);
     struct slot *slot = window_find(&c->window, a->id);
     if (a->error != NULL) {
         on_error(c, slot, a);
@@ -121,6 +124,7 @@ static void reconnect(struct cancel *c)
         if (signals_caught() != 0)
             return;
     }
+    cancel_why_reset(c);
     if (told)
         output_complain("the daemon is back");
 }
@@ -130,6 +134,8 @@ static void reconnect(struct cancel *c)
 static void take_lines(struct cancel *c)
 {
     struct input_line line;
+    if (c->window.n_used == 0)
+        cancel_why_reset(c);
     while (!c->refused && !window_full(&c->window) && cancel_source_next(&c->source, &line)) {
         if (line.problem[0] != '\0') {
             cancel_report_bad(c, line.number, NULL, line.problem);
@@ -147,7 +153,7 @@ static bool is_done(const struct cancel *c)
 
 static int timeout_of(const struct cancel *c)
 {
-    return c->progress.on || !TAILQ_EMPTY(&c->window.again) ? TICK_MS : -1;
+    return c->progress.on || !TAILQ_EMPTY(&c->window.again) ? TICK_MS : cancel_why_timeout(c);
 }
 
 static void repeat_postponed(struct cancel *c)
@@ -168,6 +174,8 @@ static void step(struct cancel *c)
     bool more = false;
     bool listens = !c->refused && !window_full(&c->window);
     int r = window_send(&c->window, &c->connection);
+    if (r == 0)
+        r = cancel_why_ask(c);
     /* Whoever reads us has each result before we wait for the next. */
     (void) fflush(stdout);
     if (r == 0)
@@ -191,6 +199,7 @@ static enum ctl_exit run(struct cancel *c)
     enum ctl_exit status = call_connect(c->inv, &c->connection);
     if (status != CTL_OK)
         return status;
+    cancel_why_reset(c);
     take_lines(c);
     while (!is_done(c) && !c->lost && !c->turned_away && signals_caught() == 0)
         step(c);

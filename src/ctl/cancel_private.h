@@ -53,9 +53,11 @@ struct cancel {
     sigset_t unblocked;
     int64_t reconnect_ms;
     int64_t repeat_at_ms; /* when postponed requests are sent again; 0 = none are */
-    bool refused;         /* nothing more is sent */
-    bool turned_away;     /* the daemon wants nothing of this connection */
-    bool lost;            /* the daemon went away and did not come back */
+    int64_t quiet_since_ms;
+    bool why_asked;   /* since then */
+    bool refused;     /* nothing more is sent */
+    bool turned_away; /* the daemon wants nothing of this connection */
+    bool lost;        /* the daemon went away and did not come back */
 };
 
 /* --- cancel_source.c --- */
@@ -86,5 +88,19 @@ void cancel_report_refused(struct cancel *c, const struct answer *a);
 enum ctl_exit cancel_report_end(struct cancel *c, int signal);
 
 int64_t cancel_tally_done(const struct cancel_tally *t);
+
+/* --- cancel_why.c --- */
+
+/* Something came, nothing was to come, or the connection is another one. */
+void cancel_why_reset(struct cancel *c);
+
+/* How long until it has been quiet for too long; -1 = no matter how long. */
+int cancel_why_timeout(const struct cancel *c);
+
+/* Asks when it is time. 0 or -errno, as connection_send(). */
+int cancel_why_ask(struct cancel *c);
+
+/* Whether `a` is about this; tells what keeps requests from ending. */
+bool cancel_why_answered(struct cancel *c, const struct answer *a);
 
 #endif

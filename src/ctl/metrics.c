@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -223,8 +224,10 @@ static void show_metrics(const struct invocation *inv, struct json_object *stats
 enum ctl_exit metrics_run(const struct invocation *inv)
 {
     enum ctl_exit status = call_once(inv, "stats", NULL, CALL_QUICK_MS, show_metrics);
-    /* A file that is merely left as it was says nothing of this. */
-    if (status == CTL_UNREACHABLE && !invocation_has(inv, OPTION_JSON)) {
+    /* A file that is merely left as it was says nothing of this. But whoever may not ask does not
+     * know. */
+    if (status == CTL_UNREACHABLE && !invocation_has(inv, OPTION_JSON) &&
+        (access(inv->values[OPTION_SOCKET], W_OK) == 0 || errno != EACCES)) {
         struct buf b;
         buf_init(&b, METRICS_MAX);
         print(&b, append_up(&b, false));

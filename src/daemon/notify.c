@@ -10,6 +10,8 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "base/json.h"
+
 int notify_listen_fd(struct buf *reterr)
 {
     int n = sd_listen_fds(1);
@@ -47,13 +49,17 @@ void notify_stopping(void)
 }
 
 /* Texts of a server may be in it, and a line of their own would be another message to the service
- * manager. */
+ * manager, which shows it on terminals, and takes nothing that is not UTF-8. */
 void notify_status(const char *text)
 {
     char *line = strdup(text);
-    for (char *p = line; p != NULL && *p != '\0'; p++)
-        if ((unsigned char) *p < ' ' || *p == 0x7f)
-            *p = '?';
+    size_t len = strlen(text);
+    for (size_t i = 0; line != NULL && i < len;) {
+        size_t n = json_utf8_length(line + i, len - i);
+        if (n == 0 || json_is_control(line + i, n))
+            memset(line + i, '?', n > 0 ? n : 1);
+        i += n > 0 ? n : 1;
+    }
     if (line != NULL)
         (void) sd_notifyf(0, "STATUS=%s", line);
     free(line);

@@ -88,8 +88,10 @@ int stats_append_status(struct buf *b, const struct stats *s)
                        strerror(-s->spool_trouble));
     if (r == 0 && s->held)
         r = buf_append_str(b, "Held by the operator (release resumes sending); ");
-    if (r == 0 && d->unreachable)
+    if (r == 0 && d->health == HEALTH_UNREACHABLE)
         r = buf_append_str(b, "The API can't be reached (the log says why); ");
+    else if (r == 0 && d->health == HEALTH_FAILING)
+        r = buf_append_str(b, "The API answers with errors only (the log says which); ");
     if (r == 0 && s->pending == 0)
         r = buf_append_str(b, "Idle");
     else if (r == 0)

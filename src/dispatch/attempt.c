@@ -209,6 +209,11 @@ static void watch_health(struct dispatch *d, const struct reply *reply, const st
                     j->error_code != NULL ? j->error_code : "?",
                     j->error_message != NULL ? j->error_message : "?");
         break;
+    case HEALTH_FAILING:
+        log_warning("dispatch: the API answers every request with an error of its own, they are "
+                    "tried again: HTTP status %d: %s",
+                    reply->status, j->error_message != NULL ? j->error_message : "no message");
+        break;
     }
 }
 

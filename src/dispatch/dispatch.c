@@ -268,7 +268,7 @@ const struct dispatch_stats *dispatch_get_stats(struct dispatch *d)
     d->stats.waiting = window_waiting(d->window);
     d->stats.endpoint = dispatch_endpoint(d);
     d->stats.key_rejected = d->key.rejected;
-    d->stats.unreachable = d->health.state == HEALTH_UNREACHABLE;
+    d->stats.health = d->health.state;
     return &d->stats;
 }
 

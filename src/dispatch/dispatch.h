@@ -15,6 +15,7 @@
 #include "dispatch/http.h"
 #include "model/config.h"
 #include "model/request.h"
+#include "policy/health.h"
 #include "policy/retry.h"
 #include "queue/queue.h"
 
@@ -45,7 +46,7 @@ struct dispatch_stats {
     size_t in_flight;
     enum endpoint endpoint; /* in use */
     bool key_rejected;
-    bool unreachable;                      /* no exchange gets through */
+    enum health_state health;
     size_t waiting;                        /* for a retry; on disk too */
     uint64_t attempts;                     /* counted ones */
     uint64_t retries;                      /* attempts that were not a request's first */

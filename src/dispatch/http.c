@@ -222,6 +222,8 @@ static CURLcode set_options(struct exchange *x)
     SET(CURLOPT_PROXYPASSWORD, p->proxy_password);
     /* The key is not for a proxy that only has to make a tunnel. */
     SET(CURLOPT_HEADEROPT, (long) CURLHEADER_SEPARATE);
+    /* Whatever the system's OpenSSL is configured to put up with. */
+    SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     if (p->ca_file[0] != '\0') {

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "intake/spool_dir.h"
 #include "intake/spool_name.h"
 
 #define WAIT_MIN_MS 50
@@ -81,7 +82,8 @@ enum candidate_verdict candidate_look(int dir_fd, const char *name, int64_t sett
         return CANDIDATE_LATER;
 
     *ret_stat = st;
-    if (!S_ISREG(st.st_mode)) /* not opened: a device may take that for an order */
+    /* Not opened: a device may take that for an order. */
+    if (!S_ISREG(st.st_mode) || spool_dir_withholds(dir_fd, &st))
         return CANDIDATE_RIPE;
     int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {

@@ -165,6 +165,7 @@ static int recover(struct claim *c, const char *entry, const struct claim_name *
     if (fstatat(c->holder_fd, c->entry, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
     c->mode = st.st_mode;
+    claim_resume_restore(c);
     return 0;
 }
 
@@ -211,6 +212,7 @@ enum claim_next claim_reject(struct claim *c, enum reject_cause cause, int64_t d
     if (r < 0)
         return claim_stuck(c, "can't be moved to " REJECTED_DIRECTORY, r);
     remove_holder(c);
+    claim_resume_forget(c);
     c->shared->stats.rejected++;
     return CLAIM_OVER;
 }
@@ -294,13 +296,18 @@ static enum claim_next step_open(struct claim *c)
     if (!S_ISREG(c->mode)) /* not even opened: a device may take that for an order */
         return claim_reject(c, reject_cause_of_type(c->mode), 0);
 
+    struct stat st;
+    if (fstatat(c->holder_fd, c->entry, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        spool_dir_withholds(c->dir->fd, &st))
+        return claim_reject(c, REJECT_LINKED, 0);
     c->fd =
         openat(c->holder_fd, c->entry, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (c->fd < 0)
         return not_opened(c, -errno);
-    struct stat st;
     if (fstat(c->fd, &st) < 0)
         return claim_stuck(c, "can't be looked at", -errno);
+    if (S_ISREG(st.st_mode) && spool_dir_withholds(c->dir->fd, &st))
+        return claim_reject(c, REJECT_LINKED, 0);
     c->mode = st.st_mode;
     if (!S_ISREG(st.st_mode)) {
         (void) close(c->fd);
@@ -344,6 +351,7 @@ static enum claim_next finish(struct claim *c)
     if (unlinkat(c->holder_fd, c->entry, 0) < 0 && errno != ENOENT)
         return claim_stuck(c, "can't be removed", -errno);
     remove_holder(c);
+    claim_resume_forget(c);
     return CLAIM_OVER;
 }
 

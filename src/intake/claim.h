@@ -94,6 +94,7 @@ struct claim {
     bool checked;                  /* for NUL bytes */
     bool synced;                   /* its name lasts */
     bool named;                    /* it was empty, and its name was its only line */
+    bool noted;                    /* the queue may have kept how far it is */
     int logged_error;
 
     /* All before it is committed. */

@@ -181,6 +181,8 @@ static void put_done(struct queue_put *put, int status, void *userdata)
     if (!refused) {
         c->synced = true;
         refused = c->phase == CLAIM_DISOWNED ? disowned_back(c, put) : lines_back(c, put);
+        if (!refused)
+            claim_resume_kept(c, put);
     }
     shared->woken(c, refused, shared->userdata);
 }
@@ -190,6 +192,7 @@ static int hand_over(struct claim *c, struct queue_put *put)
     struct claim_shared *shared = c->shared;
     put->sync_fds[0] = c->synced ? -1 : c->dir->claimed_fd;
     put->sync_fds[1] = c->synced ? -1 : c->dir->fd;
+    claim_resume_keep(c, put);
     put->done = put_done;
     put->userdata = c;
     memcpy(put->requests, shared->requests, shared->n * sizeof(shared->requests[0]));

@@ -22,4 +22,13 @@ enum claim_next claim_part_read(struct claim *c, struct claim_budget *budget);
 enum claim_next claim_part_skip(struct claim *c, struct claim_budget *budget);
 enum claim_next claim_part_disown(struct claim *c);
 
+/* Of one that is begun anew. */
+void claim_resume_restore(struct claim *c);
+/* Gives the put of a part what is to be kept with it. */
+void claim_resume_keep(struct claim *c, struct queue_put *put);
+/* The put is committed, and nothing of it was left. */
+void claim_resume_kept(struct claim *c, const struct queue_put *put);
+/* It goes elsewhere. */
+void claim_resume_forget(struct claim *c);
+
 #endif

@@ -54,6 +54,12 @@ static struct text text_of(enum reject_cause cause)
             struct text){ "the daemon's user may not read it",
                           "Make it readable for the daemon's user or group (chmod, chgrp), then "
                           "move it back into the spool directory." };
+    case REJECT_LINKED:
+        return (struct text){
+            "it is a hard link, and who dropped it need not be able to read the file: "
+            "not everyone who may write to the spool directory is",
+            "Copy the file into the spool directory (cp)."
+        };
     case REJECT_NUL:
         return (
             struct text){ "it contains a NUL byte (at byte %jd), so it is no text; nothing of it "
@@ -136,14 +142,17 @@ static void reason_name(const char *name, char ret[static NAME_MAX + 1])
 }
 
 /* A reason without its file was left by a crash, or by somebody who took the file away: it may be
- * replaced. Unless it is a rejected file itself, which has a reason of its own. */
+ * replaced. Unless it is a rejected file itself, which has a reason of its own, or a directory. */
 static int is_free(int fd, const char *name)
 {
     char reason[NAME_MAX + 1], reason_of_reason[NAME_MAX + 1];
+    struct stat st;
     int r = exists(fd, name);
     if (r != 0)
         return r < 0 ? r : 0;
     reason_name(name, reason);
+    if (fstatat(fd, reason, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+        return 0;
     r = exists(fd, reason);
     if (r == 1) {
         reason_name(reason, reason_of_reason);

@@ -20,6 +20,7 @@ enum reject_cause {
     REJECT_DIRECTORY,
     REJECT_TOO_LARGE, /* detail: its size */
     REJECT_UNREADABLE,
+    REJECT_LINKED,    /* a file of others, as far as can be told */
     REJECT_NUL,       /* detail: offset of the NUL byte */
     REJECT_BAD_LINES, /* detail: number of the last line that was looked at */
     REJECT_FOREIGN,   /* in .claimed/, but not as a claim */

@@ -32,6 +32,8 @@ static void put_in(struct spool *s, struct claim *c, struct claim_list *list)
         s->n_claims++;
     s->n_waiting -= c->list == &s->waiting;
     s->n_waiting += list == &s->waiting;
+    s->n_stuck -= c->list == &s->stuck;
+    s->n_stuck += list == &s->stuck;
     c->list = list;
     TAILQ_INSERT_TAIL(list, c, link);
 }
@@ -43,8 +45,19 @@ static void drop(struct spool *s, struct claim *c)
         TAILQ_REMOVE(c->list, c, link);
         s->n_claims--;
         s->n_waiting -= c->list == &s->waiting;
+        s->n_stuck -= c->list == &s->stuck;
     }
     claim_destroy(c);
+}
+
+/* Its error is over, if it had one: then others' may be, too. */
+static void mended(struct spool *s, struct claim *c)
+{
+    if (c->logged_error != 0 && s->stuck_left) {
+        s->stuck_left = false;
+        s->claimed_scan.wanted = true;
+    }
+    c->logged_error = 0;
 }
 
 bool spool_has_claim(const struct spool *s, const char *uuid)
@@ -104,6 +117,7 @@ static void flow(struct spool *s)
     struct claim *c;
     TAILQ_FOREACH(c, &s->ready, link)
         c->list = &s->ready;
+    s->n_stuck = 0;
 }
 
 /* While the queue refuses, one claim tries it for all. */
@@ -139,11 +153,16 @@ static void arrange(struct spool *s, struct claim *c, enum claim_next next)
         refused(s);
         return;
     case CLAIM_STUCK:
-        put_in(s, c, &s->stuck);
+        if (s->n_stuck < SPOOL_STUCK_MAX) {
+            put_in(s, c, &s->stuck);
+        } else {
+            s->stuck_left = true;
+            drop(s, c);
+        }
         plan_retry(s);
         break;
     case CLAIM_WRITER:
-        c->logged_error = 0;
+        mended(s, c);
         c->due_ms = clock_mono_ms() + claim_wait_ms(&s->shared);
         if (s->n_waiting < SPOOL_WAITING_MAX)
             put_in(s, c, &s->waiting);
@@ -151,6 +170,7 @@ static void arrange(struct spool *s, struct claim *c, enum claim_next next)
             drop(s, c); /* a rescan finds it in .claimed/ */
         break;
     case CLAIM_OVER:
+        mended(s, c);
         drop(s, c);
         s->retry_wait_ms = RETRY_FIRST_MS;
         break;
@@ -188,7 +208,7 @@ static void woken(struct claim *c, bool was_refused, void *userdata)
     } else {
         if (s->flow == SPOOL_PROBING)
             flow(s);
-        c->logged_error = 0;
+        mended(s, c);
         put_in(s, c, &s->ready);
     }
     update(s);

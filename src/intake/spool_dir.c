@@ -124,6 +124,21 @@ bool spool_dir_is_current(const struct spool_dir *d, const char *path)
            is_child(d, REJECTED_DIRECTORY, d->rejected_inode);
 }
 
+bool spool_dir_withholds(int fd, const struct stat *file)
+{
+    struct stat st;
+    if (file->st_nlink < 2 || file->st_size == 0) /* of an empty one, only the name counts */
+        return false;
+    if (fstat(fd, &st) < 0)
+        return true;
+    if ((st.st_mode & (S_IWGRP | S_IWOTH)) == 0)
+        return false;
+    mode_t readers = S_IRGRP | S_IROTH;
+    if ((st.st_mode & S_IWOTH) == 0 && file->st_gid == st.st_gid)
+        readers = S_IRGRP;
+    return (file->st_mode & readers) != readers;
+}
+
 int spool_dir_sync_rejected(struct spool_dir *d)
 {
     if (d->rejected_dirty && fsync(d->rejected_fd) < 0)

@@ -156,6 +156,12 @@ static void not_taken(struct spool *s, const char *name, int r)
                       name, strerror(-r), s->path);
         return;
     }
+    if (r == -EBUSY || r == -EXDEV) { /* something is mounted on it */
+        if (note(s, name))
+            log_error("spool: '%s' can't be claimed: %s; it is left where it is", name,
+                      strerror(-r));
+        return;
+    }
     if (r != s->take_error)
         log_error("spool: files can't be claimed: %s; they wait", strerror(-r));
     s->take_error = r;

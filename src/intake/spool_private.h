@@ -18,6 +18,9 @@
 /* Claims in memory that the queue has not acknowledged, and those that wait for a writer. */
 #define SPOOL_ACTIVE_MAX 256
 #define SPOOL_WAITING_MAX 1024
+/* Of the first, those that met with an error of their own: files that can't be dealt with must not
+ * hold up all others. */
+#define SPOOL_STUCK_MAX 64
 /* Requests in open puts. */
 #define SPOOL_REQUESTS_MAX 8192
 /* Work between two turns of the loop. */
@@ -58,7 +61,8 @@ struct spool {
 
     /* Every claim is in one of these. */
     struct claim_list ready, putting, waiting, stuck;
-    size_t n_claims, n_waiting;
+    size_t n_claims, n_waiting, n_stuck;
+    bool stuck_left; /* more are stuck than are in memory: a scan of .claimed/ finds them */
     enum spool_flow flow;
 
     /* Monotonic; INT64_MAX = not planned. */

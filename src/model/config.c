@@ -17,7 +17,7 @@
 #include "model/config_private.h"
 
 #define FILE_MAX (1024 * 1024)
-#define SHOWN_MAX 100
+#define SHOWN_MAX 16
 
 static const char *const endpoint_names[] = { "auto", "cancel", "job", NULL };
 static const char *const verify_names[] = { "never", "ambiguous", "always", NULL };
@@ -249,8 +249,12 @@ static void append_found(struct buf *b, const config_setting_t *node)
         (void) buf_append_str(b, "a number with a fraction");
         break;
     case CONFIG_TYPE_STRING:
+        /* A long one may be the key, in a wrong place. */
         text = config_setting_get_string(node);
-        (void) json_append_string(b, text, strnlen(text, SHOWN_MAX));
+        if (strlen(text) <= SHOWN_MAX)
+            (void) json_append_cstr(b, text);
+        else
+            (void) buf_printf(b, "a string of %zu bytes", strlen(text));
         break;
     case CONFIG_TYPE_BOOL:
         (void) buf_append_str(b, config_setting_get_bool(node) ? "true" : "false");

@@ -2,12 +2,13 @@
 #include "policy/health.h"
 
 #define FAILURES_MIN 3
+#define REFUSALS_MIN 10
 
 static enum health_state next_state(const struct health *health, const struct reply *reply)
 {
     switch (reply->transport) {
     case TRANSPORT_OK:
-        return HEALTH_GOOD;
+        return health->refusals >= REFUSALS_MIN ? HEALTH_FAILING : HEALTH_GOOD;
     case TRANSPORT_TLS:
         return HEALTH_UNREACHABLE;
     case TRANSPORT_FAILED:
@@ -19,7 +20,12 @@ static enum health_state next_state(const struct health *health, const struct re
 
 bool health_note(struct health *health, const struct reply *reply)
 {
-    health->failures = reply->transport == TRANSPORT_OK ? 0 : health->failures + 1;
+    if (reply->transport == TRANSPORT_OK) {
+        health->failures = 0;
+        health->refusals = reply->status >= 500 ? health->refusals + 1 : 0;
+    } else {
+        health->failures++;
+    }
     enum health_state state = next_state(health, reply);
     bool changed = state != health->state;
     health->state = state;

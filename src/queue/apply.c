@@ -357,6 +357,11 @@ static int put_one(struct writer *w, struct op *op, size_t i, int64_t max_pendin
     return r == -EEXIST ? find_known(w, op->put, req, result) : r;
 }
 
+static int keep_note(struct writer *w, const char *name, int64_t value)
+{
+    return value != 0 ? store_set_meta(w->store, name, value) : store_drop_meta(w->store, name);
+}
+
 static int apply_put(struct writer *w, struct op *op)
 {
     struct queue_put *put = op->put;
@@ -388,7 +393,10 @@ static int apply_put(struct writer *w, struct op *op)
         if (result->outcome == PUT_OTHER_JOB && put->atomic)
             op->status = -EEXIST; /* nothing else is in such a put, see queue.h */
     }
-    return 0;
+    int r = 0;
+    for (size_t i = 0; i < put->n_notes && !full && r == 0; i++)
+        r = keep_note(w, put->notes[i].name, put->notes[i].value);
+    return r;
 }
 
 /* --- Fetches --- */
@@ -430,7 +438,7 @@ int apply_op(struct writer *w, struct op *op)
         w->reopen_log = true;
         return 0;
     case OP_SET_NOTE:
-        return store_set_meta(w->store, op->name, op->value);
+        return keep_note(w, op->name, op->value);
     case OP_FLUSH:
         return store_flush(w->store, op->due_at_ms, &op->n);
     case OP_BARRIER:

@@ -149,6 +149,13 @@ struct queue_put_result {
     struct request *known; /* KNOWN: as it stands in the database; owned by the put */
 };
 
+/* A note (see queue_note()) that is kept with a put. */
+#define QUEUE_PUT_NOTES_MAX 2
+struct queue_put_note {
+    char name[64];
+    int64_t value;
+};
+
 /* Requests that are accepted in one transaction, in their order. A request whose state is
  * REQUEST_DONE (an invalid line) goes straight to its outcome, whose `n` the queue gives. */
 struct queue_put {
@@ -164,6 +171,10 @@ struct queue_put {
     /* NULL, or for each request the seq of the finished one that it retries (malloc'ed; freed with
      * the put). */
     int64_t *retry_of;
+    /* Kept in the same transaction, unless something is left. queue_note() finds them after the
+     * next start only. */
+    struct queue_put_note notes[QUEUE_PUT_NOTES_MAX];
+    size_t n_notes;
     /* Directories to fsync before the commit, so that the names of claimed files last; -1 = none.
      * They are borrowed until `done`. */
     int sync_fds[2];
@@ -205,7 +216,8 @@ typedef void (*queue_done_fn)(void *userdata, int status, int64_t n);
 
 /* Small facts that outlive the process, by name. */
 #define QUEUE_NOTE_MAX 2200
-/* 0 when it was never set; otherwise as handed over last. */
+/* 0 when it was never set; otherwise as handed over last. One that is set to 0 takes no space on
+ * disk. */
 int64_t queue_note(const struct queue *q, const char *name);
 /* `done`, which may be NULL, once it is committed; n = 0. Without a `done` it is kept until it can
  * be. The name is cut at QUEUE_NOTE_MAX bytes. */

@@ -87,6 +87,7 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
                  "LIMIT ?3) WHERE done_at < ?1)",
     [ST_SET_META] = "INSERT INTO meta (key, value) VALUES (?1, ?2) "
                     "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    [ST_DROP_META] = "DELETE FROM meta WHERE key = ?1",
     [ST_GET_META] = "SELECT value FROM meta WHERE key = ?1",
     [ST_ALL_META] = "SELECT key, value FROM meta",
     [ST_FIND] = "SELECT " COLUMNS " FROM request WHERE request_id = ?1",

@@ -65,6 +65,7 @@ int store_flush(struct store *st, int64_t due_at_ms, int64_t *ret_n);
 int store_mark_retried(struct store *st, int64_t seq);
 
 int store_set_meta(struct store *st, const char *key, int64_t value);
+int store_drop_meta(struct store *st, const char *key);
 
 /* --- Reading --- */
 

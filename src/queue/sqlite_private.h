@@ -47,6 +47,7 @@ enum statement {
     ST_PROMOTE,
     ST_PRUNE,
     ST_SET_META,
+    ST_DROP_META,
     ST_GET_META,
     ST_ALL_META,
     ST_FIND,

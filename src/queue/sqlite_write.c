@@ -128,6 +128,16 @@ int store_set_meta(struct store *st, const char *key, int64_t value)
     return store_run(stmt);
 }
 
+int store_drop_meta(struct store *st, const char *key)
+{
+    int r = 0;
+    sqlite3_stmt *stmt = store_statement(st, ST_DROP_META, &r);
+    if (stmt == NULL)
+        return r;
+    store_bind_text(stmt, 1, key);
+    return store_run(stmt);
+}
+
 int store_flush(struct store *st, int64_t due_at_ms, int64_t *ret_n)
 {
     int r = 0;

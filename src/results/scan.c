@@ -15,6 +15,7 @@
 static const char opening[] = "{\"n\":";
 #define OPENING_LEN (sizeof(opening) - 1)
 #define DIGITS_MAX 18
+#define SECTOR 512 /* a disk writes at least so much at once */
 
 /* N of {"n":N, or 0. */
 static int64_t number_of(const char *line, size_t len)
@@ -232,19 +233,34 @@ int scan_line_before(int fd, int64_t offset, int64_t n)
 /* What the next byte of a wreck may be. */
 enum wreck_part { WRECK_OPENING, WRECK_TEXT, WRECK_NULS, WRECK_FOREIGN };
 
-static enum wreck_part next_part(enum wreck_part part, int64_t offset, char c)
+struct wreck {
+    enum wreck_part part;
+    int64_t in_line; /* bytes of this line so far */
+    bool torn;       /* this line has NULs */
+};
+
+static enum wreck_part next_of_text(const struct wreck *w, char c)
 {
-    switch (part) {
+    if (c == '\n') /* a whole line is none of ours, else it had parsed */
+        return w->torn ? WRECK_OPENING : WRECK_FOREIGN;
+    if (c == '\0')
+        return WRECK_NULS;
+    return (unsigned char) c >= ' ' ? WRECK_TEXT : WRECK_FOREIGN;
+}
+
+static enum wreck_part next_part(const struct wreck *w, int64_t offset, char c)
+{
+    switch (w->part) {
     case WRECK_OPENING:
-        if (offset < (int64_t) OPENING_LEN && c == opening[offset])
-            return offset + 1 == (int64_t) OPENING_LEN ? WRECK_TEXT : WRECK_OPENING;
+        if (w->in_line < (int64_t) OPENING_LEN && c == opening[w->in_line])
+            return w->in_line + 1 == (int64_t) OPENING_LEN ? WRECK_TEXT : WRECK_OPENING;
         return c == '\0' ? WRECK_NULS : WRECK_FOREIGN;
     case WRECK_TEXT:
-        if (c == '\n')
-            return WRECK_FOREIGN; /* a whole line that is none of ours */
-        return c == '\0' ? WRECK_NULS : WRECK_TEXT;
+        return next_of_text(w, c);
     case WRECK_NULS:
-        return c == '\0' ? WRECK_NULS : WRECK_FOREIGN;
+        if (c == '\0')
+            return WRECK_NULS;
+        return offset % SECTOR == 0 ? next_of_text(w, c) : WRECK_FOREIGN;
     case WRECK_FOREIGN:
         break;
     }
@@ -255,15 +271,18 @@ int scan_is_wreck(int fd)
 {
     char data[4096];
     int64_t offset = 0;
-    enum wreck_part part = WRECK_OPENING;
+    struct wreck w = { .part = WRECK_OPENING };
 
     for (;;) {
         ssize_t n = fs_read_at(fd, data, sizeof(data), offset);
         if (n <= 0)
             return n < 0 ? (int) n : 1;
-        for (ssize_t i = 0; i < n; i++)
-            part = next_part(part, offset + i, data[i]);
-        if (part == WRECK_FOREIGN)
+        for (ssize_t i = 0; i < n; i++) {
+            w.part = next_part(&w, offset + i, data[i]);
+            w.in_line = data[i] == '\n' ? 0 : w.in_line + 1;
+            w.torn = data[i] == '\0' || (w.torn && data[i] != '\n');
+        }
+        if (w.part == WRECK_FOREIGN)
             return 0;
         offset += n;
     }

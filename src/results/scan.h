@@ -46,8 +46,9 @@ int scan_repair(int fd, const char *path, const struct scan *scan);
  * it isn't, -errno. */
 int scan_line_before(int fd, int64_t offset, int64_t n);
 
-/* 1 when a file without one line that parses is what a crash may leave of our first write: empty,
- * NULs, or the beginning of a line and then perhaps NULs. 0 when it is somebody else's. -errno. */
+/* 1 when a file without one line that parses is what a crash may leave of our first writes: empty, or
+ * the beginning of a line, with NULs for each sector that was not written, whatever came after it.
+ * 0 when it is somebody else's. -errno. */
 int scan_is_wreck(int fd);
 
 /* The number of the first line, by its first bytes only; 0 when it doesn't begin like ours. */

@@ -16,7 +16,7 @@ from waiting import wait_until
 REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
 STRIPPED = re.compile(r"^(.*_proxy|SSL_CERT_.*|CURL_.*|REQUESTS_CA_BUNDLE|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*"
                       r"|JOURNAL_STREAM|CREDENTIALS_DIRECTORY|SSLKEYLOGFILE|NETRC)$", re.IGNORECASE)
-SANITIZERS = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:")
+SANITIZERS = re.compile(r"^==\d+==|(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:", re.MULTILINE)
 KEY = "test-key"
 
 
@@ -56,9 +56,9 @@ def render(groups):
     return "\n".join(lines) + "\n"
 
 
-def end_with_the_tests():
+def end_with_the_tests(core_limit=0):
     """In the child: no core file, and no life after the test process."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (core_limit, core_limit))
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)      # PR_SET_PDEATHSIG
 
 
@@ -101,11 +101,14 @@ class Daemon:
         self.write_key(key)
         self.binary = binary_path()
         if user is not None:
-            # The other user may not be let into where it was built, as below /root.
-            self.binary = shutil.copy(self.binary, os.path.join(self.home, "pulse-canceld"))
+            self.binary = self.binary_for_others()
             for path, directories, files in os.walk(self.home):
                 for one in [path] + [os.path.join(path, file) for file in directories + files]:
                     os.chown(one, user, user)
+
+    def binary_for_others(self):
+        """The other user may not be let into where it was built, as below /root."""
+        return shutil.copy(self.binary, os.path.join(self.home, "pulse-canceld"))
 
     # -- configuration ----------------------------------------------------------------------
 
@@ -141,13 +144,14 @@ class Daemon:
     def spawn(self, command=None, environment=None, **options):
         """Start the process and do not wait for anything."""
         assert self.process is None
+        options.setdefault("preexec_fn", end_with_the_tests)
+        options.setdefault("cwd", "/")
         if self.user is not None:
             options.update(user=self.user, group=self.user, extra_groups=[])
         with open(self.stderr_path, "ab") as stderr:
             self.process = subprocess.Popen(
                 command or [self.binary, "-c", self.config], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-                env=clean_environment(**{**self.environment, **(environment or {})}), cwd="/",
-                preexec_fn=end_with_the_tests, **options)
+                env=clean_environment(**{**self.environment, **(environment or {})}), **options)
         return self.process
 
     def start(self, **options):

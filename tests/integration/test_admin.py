@@ -83,6 +83,21 @@ def test_an_api_that_is_down_is_in_the_status_line(make_daemon):
         daemon.stop()
 
 
+def test_an_api_that_only_fails_is_in_the_status_line(make_daemon, standin):
+    daemon = make_daemon(retry={"max_attempts": 1000})
+    standin.fault(status=503, times=None)
+    with contextlib.closing(Manager(daemon.home)) as manager:
+        daemon.environment["NOTIFY_SOCKET"] = manager.path
+        daemon.start()
+        daemon.cancel("a")
+        wait_until(lambda: "errors only" in manager.status(), "the status line says so")
+        standin.reset()
+        wait_until(lambda: "errors only" not in manager.status(), "it is gone")
+        daemon.stop()
+    log = daemon.stderr()
+    assert log.count("with an error of its own") == 1 and "HTTP status 503" in log and "answers again" in log
+
+
 def test_a_hold_is_in_the_status_line(make_daemon):
     daemon = make_daemon()
     with contextlib.closing(Manager(daemon.home)) as manager:

@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import socket
 import subprocess
 
 import pytest
@@ -270,6 +271,25 @@ def test_withdraw(daemon):
     done = ctl.run(daemon.socket, "withdraw", "a")
     assert (done.returncode, done.stdout) == (0, "0 withdrawn.\n") and "nothing to withdraw" in done.stderr
     assert {record["outcome"] for record in daemon.wait_records(4)} == {"withdrawn"}
+
+
+@pytest.mark.parametrize("dead_before", [True, False])
+def test_reload_ends_with_the_service(tmp_path, dead_before):
+    """systemd keeps the socket, and starts nothing before its ExecReload= has ended."""
+    service = subprocess.Popen(["sleep", "1000"])
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        if dead_before:
+            service.kill()
+            service.wait()
+        process = ctl.begin(path, "reload", MAINPID=str(service.pid))
+        with listener.accept()[0] as client:
+            assert client.recv(1) == (b"" if dead_before else b"{")
+            service.kill()
+            service.wait()
+            assert ctl.ended(process, timeout_s=20)[0] == 3
 
 
 def test_reload(daemon):

@@ -1,5 +1,6 @@
 """pulse-cancelctl cancel: outcomes, streams of any size, interruptions, a daemon that restarts."""
 
+import json
 import os
 import select
 import signal
@@ -18,6 +19,16 @@ WINDOW = 8192
 
 def pending(daemon):
     return sum(daemon.call("stats")["pending"].values())
+
+
+def processor_s(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def readable(file):
+    return bool(select.select([file], [], [], 0)[0])
 
 
 def by_job(daemon):
@@ -90,6 +101,29 @@ def test_deadline(daemon):
         left[job] = round(parse_time(item["deadline_at"]) - parse_time(item["accepted_at"]))
     assert left == {"a": 77, "b": 77, "c": 9}
     daemon.call("release")
+
+
+def test_why_nothing_comes(daemon):
+    """Whoever waits is told once what keeps it from ending."""
+    daemon.call("hold")
+    process = ctl.begin(daemon.socket, "cancel", "a")
+    told = process.stderr.readline()
+    assert told == "pulse-cancelctl: still waiting: Held by the operator: nothing is sent. " \
+        "'pulse-cancelctl release' resumes.\n"
+    daemon.call("release")
+    assert ctl.ended(process) == (0, "cancelled     a\n", "")
+
+
+def test_a_source_that_is_silent(daemon):
+    """Nothing is missing then, and waiting for a line takes no time of the processor."""
+    process = ctl.begin(daemon.socket, "--json", "cancel", "-", stdin=subprocess.PIPE)
+    process.stdin.write("a\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["outcome"] == "cancelled"
+    before_s = processor_s(process.pid)
+    # Longer than it waits before it asks what is wrong.
+    holds_for(7, lambda: processor_s(process.pid) < before_s + 0.1 and not readable(process.stderr), "it is calm")
+    assert ctl.ended(process)[::2] == (0, "")
 
 
 # -- request IDs --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """pulse-cancelctl metrics: Prometheus' text format, with the numbers of stats."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -74,6 +75,17 @@ def test_conditions(tmp_path):
     attention = [line.split(None, 1)[1] for line in text.splitlines() if line.startswith("Attention")]
     assert [line.split()[0] for line in attention] == ["Storage", "Held:", "Paused", "The"]
     assert "No space left" in attention[0] and "restart the daemon" in attention[1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_forbidden(daemon, tmp_path):
+    """Whoever may not ask does not say that the daemon is down."""
+    tmp_path.chmod(0o755)
+    program = ctl.copy_for_others(tmp_path)
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", program,
+               "--socket", daemon.socket, "metrics"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "") and "no permission" in done.stderr
 
 
 def test_unreachable(tmp_path):

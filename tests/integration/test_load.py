@@ -41,9 +41,9 @@ def descriptors(daemon):
 
 
 def sanitized(daemon):
-    """Sanitizers need memory of their own."""
+    """Sanitizers and valgrind need memory of their own."""
     with open(f"/proc/{daemon.process.pid}/maps", encoding="utf-8", errors="replace") as file:
-        return re.search("lib[at]san", file.read()) or SANITIZERS.search(daemon.stderr())
+        return re.search("lib[at]san|valgrind", file.read()) or SANITIZERS.search(daemon.stderr())
 
 
 def check_growth(daemon, before, limit=GROWTH_MAX):

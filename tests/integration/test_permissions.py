@@ -1,17 +1,14 @@
 """Who may do what: root, the daemon's own user, socket.admin_group, and everybody else."""
 
-import contextlib
 import grp
 import os
-import pickle
 
 import pytest
 
 from rpc import Client, RpcError
+from users import NOBODY, OTHER, as_user
 from waiting import wait_until
 
-NOBODY = 65534
-OTHER = 54321       # a user and a group that are nobody's
 ADMINS = grp.getgrgid(os.stat("/var/mail").st_gid).gr_name if os.path.exists("/var/mail") else "mail"
 ADMIN_GID = grp.getgrnam(ADMINS).gr_gid
 
@@ -21,33 +18,6 @@ FOR_ALL = [("cancel", {"job_id": "b"}), ("status", {"job_id": "a"}), ("list", {}
            ("ping", {})]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs to become other users")
-
-
-def as_user(uid, gid, groups, function):
-    """What `function()` returns in a process of that user."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with contextlib.suppress(BaseException):
-            os.setgroups(groups)
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-            try:
-                result = function()
-            except BaseException as error:      # pylint: disable=broad-except
-                result = error
-            os.write(writer, pickle.dumps(result))
-            status = 0
-        os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        data = pipe.read()
-    assert os.waitpid(pid, 0)[1] == 0
-    result = pickle.loads(data)
-    if isinstance(result, BaseException):
-        raise result
-    return result
 
 
 def answers_to(daemon, calls):

@@ -1,5 +1,6 @@
 """The spool directory as a whole: missing, deleted, full of files, full queue."""
 
+import ctypes
 import os
 import shutil
 import signal
@@ -8,6 +9,17 @@ import pytest
 
 from rpc import Client
 from waiting import holds_for, wait_until
+
+NOBODY = 65534
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+def exchange(one, other):
+    """They change places at once."""
+    status = ctypes.CDLL(None, use_errno=True).renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other),
+                                                         RENAME_EXCHANGE)
+    assert status == 0, os.strerror(ctypes.get_errno())
 
 
 def test_missing_at_start_then_made(make_daemon):
@@ -53,6 +65,25 @@ def test_a_full_directory_is_moved_in(daemon):
     os.rename(daemon.spool, daemon.spool + ".old")
     os.rename(made, daemon.spool)
     assert sorted(record["job_id"] for record in daemon.wait_records(5)) == [f"job-{n}" for n in range(5)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a directory that the daemon may not read")
+def test_moved_where_the_parent_can_not_be_watched(make_daemon):
+    """All there is then is the event of the directory itself."""
+    daemon = make_daemon(user=NOBODY)
+    closed = os.path.join(daemon.home, "closed")
+    os.mkdir(closed, 0o711)
+    daemon.spool, made = os.path.join(closed, "spool"), os.path.join(closed, "made")
+    for path in (daemon.spool, made):
+        os.mkdir(path)
+        os.chown(path, NOBODY, NOBODY)
+    daemon.set(spool={"directory": daemon.spool})
+    daemon.start()
+    daemon.drop("before", b"")
+    daemon.wait_records(1)
+    exchange(made, daemon.spool)
+    daemon.drop("after", b"")
+    assert daemon.wait_records(2)[1]["job_id"] == "after"
 
 
 def test_ten_thousand_files_and_a_queue_overflow(daemon, standin):

@@ -1,8 +1,9 @@
 """Waiting for events. The only pause in these tests is the one between two looks."""
 
+import os
 import time
 
-LIMIT_S = 15
+LIMIT_S = 15 * int(os.environ.get("PULSE_TEST_PATIENCE", "1"))
 
 
 def wait_until(condition, what, timeout_s=LIMIT_S, interval_s=0.005):

@@ -4,6 +4,7 @@ than in phases.py, and how it may end."""
 import errno
 import os
 import signal
+import stat
 import time
 
 from daemon import SANITIZERS
@@ -162,10 +163,9 @@ class FailScript(PhaseScript):
         self.drop("crowd", CROWD)
         self.write("written-1", ["w-1", "", "# a remark", "  w-2\t", "w-3"])
         self.drop(LONG_NAME, ["long-1", "long-2"])
-        self.drop_whole("nul", b"nul-1\nnul\0-2\n")
-        self.drop_whole("large", b"large\n" * 40000)
-        os.mkfifo(os.path.join(self.daemon.spool, "fifo"))
-        self.ledger.whole["fifo"] = None
+        self.place("nul", stat.S_IFREG, data=b"nul-1\nnul\0-2\n")
+        self.place("large", stat.S_IFREG, data=b"large\n" * 40000)
+        self.place("fifo", stat.S_IFIFO)
         unnamed = self.ledger.file("no job", bad=[1])
         unnamed.job_of = {}
         self.daemon.drop("no job")
@@ -173,11 +173,6 @@ class FailScript(PhaseScript):
         self.link("linked-1", ["linked-1"])
         self.settled()
         self.until(self.idle, "all is taken")
-
-    def drop_whole(self, name, data):
-        """To be moved to rejected/ as it is."""
-        self.daemon.drop(name, data)
-        self.ledger.whole[name] = data
 
     def link(self, name, lines):
         """Which no event tells to be finished."""

@@ -6,6 +6,8 @@ sent and not answered may be there or not, but never twice, and a `job_ids` call
 
 import os
 import re
+import socket
+import stat
 from dataclasses import dataclass, field
 
 from results import read_results
@@ -29,6 +31,11 @@ class Dropped:
     job_of: dict = field(default_factory=dict)      # line number → job ID, for the good ones
     bad: list = field(default_factory=list)         # line numbers
 
+    data: bytes = None          # the whole file, where it isn't just the lines
+
+    def content(self):
+        return self.data if self.data is not None else b"".join(line + b"\n" for line in self.lines)
+
     def cut(self):
         """How many lines are taken: up to the 100th bad one."""
         return self.bad[BAD_LINES_TAKEN - 1] if len(self.bad) > BAD_LINES_TAKEN else max(1, len(self.lines))
@@ -43,12 +50,49 @@ class Dropped:
         return len(self.jobs()) + len(self.bad_taken())
 
 
+@dataclass
+class Thing:
+    """What is no file of request lines. It goes to rejected/, or is left alone."""
+    name: str
+    kind: int                   # S_IFREG, S_IFLNK, …
+    data: bytes = b""
+    mode: int = 0o644
+    left: bool = False
+    claimed: bool = False       # it lay in .claimed/ when the daemon came
+
+    def make(self, path):
+        """By root, so that nobody else may read it without its mode."""
+        if self.kind == stat.S_IFLNK:
+            os.symlink("/etc/hostname", path)
+        elif self.kind == stat.S_IFIFO:
+            os.mkfifo(path)
+        elif self.kind == stat.S_IFDIR:
+            os.mkdir(path)
+        elif self.kind == stat.S_IFSOCK:
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(path)
+        else:
+            with open(path, "wb") as file:
+                file.write(self.data)
+            os.chmod(path, self.mode)
+
+    def is_at(self, path):
+        if stat.S_IFMT(os.lstat(path).st_mode) != self.kind:
+            return False
+        if self.kind != stat.S_IFREG:
+            return True
+        with open(path, "rb") as file:
+            return file.read() == self.data
+
+
 class Ledger:
     def __init__(self):
         self.sent = []
         self.files = {}
         self.links = []         # symbolic links: to be found in rejected/
-        self.whole = {}         # name → content of files that are to be rejected as a whole; None: no file
+        self.things = {}        # others that are no files of request lines, by their names
+        self.withdrawn = set()  # request_ids whose withdrawal was answered
+        self.past = {}          # request_id → job, of lines from before the script
         self.outcomes = {}      # job ID → outcome, or a set of them, where it isn't `cancelled`
         self.cancelled_before = set()   # jobs that the stand-in need not know to be cancelled
 
@@ -56,14 +100,14 @@ class Ledger:
         self.sent.append(Sent(jobs=jobs, request_id=request_id))
         return self.sent[-1]
 
-    def file(self, name, lines=(), bad=(), job_of=None):
-        """`job_of` names the job of a line that isn't just its ID."""
-        dropped = Dropped(name=name, lines=[line.encode() for line in lines], bad=sorted(bad))
+    def file(self, name, lines=(), bad=(), job_of=None, data=None):
+        """`job_of` names the job of a line that isn't just its ID; `data` is the file as it is."""
+        dropped = Dropped(name=name, lines=[line.encode() for line in lines], bad=sorted(bad), data=data)
         if lines:
             dropped.job_of = {number: line.strip() for number, line in enumerate(lines, 1)
                               if number not in bad and line.strip() and not line.startswith("#")}
             dropped.job_of.update(job_of or {})
-        else:
+        elif not bad:
             dropped.job_of = {1: name}
         return dropped
 
@@ -81,13 +125,17 @@ class Ledger:
     def promised(self):
         """How many lines there must be at least."""
         ids = {one for sent in self.sent for one in sent.ids or ()}
-        return len(ids) + sum(dropped.count() for dropped in self.files.values())
+        return len(self.past) + len(ids) + sum(dropped.count() for dropped in self.files.values())
 
     def check(self, daemon, standin):
         """Everything, once the daemon is idle. Raises AssertionError."""
         records = read_results(*daemon.rotated, daemon.results)   # whole lines, n without gaps, no ID twice
         by_id = {record["request_id"]: record for record in records}
         left = dict(by_id)
+        for request_id, job in self.past.items():
+            assert left.pop(request_id)["job_id"] == job
+        for request_id in self.withdrawn:
+            assert by_id[request_id]["outcome"] == "withdrawn", by_id[request_id]
         self._check_socket(by_id, left)
         for dropped in self.files.values():
             self._check_file(dropped, records, left)
@@ -130,7 +178,7 @@ class Ledger:
     def _check_outcomes(self, records, standin):
         jobs = standin.jobs()
         for record in records:
-            if record["outcome"] == "invalid":
+            if record["outcome"] == "invalid" or record["request_id"] in self.past:
                 continue
             expected = self.outcomes.get(record["job_id"], "cancelled")
             assert record["outcome"] in ({expected} if isinstance(expected, str) else expected), record
@@ -139,20 +187,32 @@ class Ledger:
         strangers = {entry["job"] for entry in standin.log() if entry["route"]} - self.jobs()
         assert not strangers, f"sent, but asked for by nobody: {strangers}"
 
+    def left(self):
+        """What stays in the spool for good."""
+        return sorted(thing.name for thing in self.things.values() if thing.left)
+
+    def _remove_unfinished(self, daemon):
+        """A reason that was being written for something that wasn't claimed, and so has another UUID the
+        next time. tmpfiles.d takes it away."""
+        if any(thing.claimed for thing in self.things.values()) and os.path.isdir(daemon.rejected):
+            for name in os.listdir(daemon.rejected):
+                if re.fullmatch(r"\.[0-9a-f-]{36}\.reason", name):
+                    os.unlink(os.path.join(daemon.rejected, name))
+
     def _check_spool(self, daemon):
-        assert daemon.spooled() == [], f"left in the spool: {daemon.spooled()}"
+        assert daemon.spooled() == self.left(), f"left in the spool: {daemon.spooled()}"
         claimed = os.listdir(daemon.claimed) if os.path.isdir(daemon.claimed) else []
         assert claimed == [], f"left in .claimed: {claimed}"
         rests = {dropped.name: dropped.lines[dropped.cut():] for dropped in self.files.values()
                  if dropped.lines and dropped.cut() < len(dropped.lines)}
+        self._remove_unfinished(daemon)
         rejected = daemon.reasons()             # asserts that each has its reason
-        assert sorted(rejected) == sorted([*rests, *self.links, *self.whole]), f"rejected: {sorted(rejected)}"
+        moved = [thing.name for thing in self.things.values() if not thing.left]
+        assert sorted(rejected) == sorted([*rests, *self.links, *moved]), f"rejected: {sorted(rejected)}"
         for name in self.links:
             assert os.path.islink(os.path.join(daemon.rejected, name)), name
-        for name, data in self.whole.items():
-            if data is not None:
-                with open(os.path.join(daemon.rejected, name), "rb") as file:
-                    assert file.read() == data, f"{name}: not as it was"
+        for thing in self.things.values():
+            assert thing.is_at(os.path.join(daemon.spool if thing.left else daemon.rejected, thing.name)), thing
         for name, lines in rests.items():
             with open(os.path.join(daemon.rejected, name), "rb") as file:
                 assert file.read() == b"".join(line + b"\n" for line in lines), f"{name}: not its rest"

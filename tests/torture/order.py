@@ -12,10 +12,27 @@ import re
 import sqlite3
 from dataclasses import dataclass, field
 
-CLAIM = re.compile(r"/\.claimed/[0-9a-f-]{36}[-+]([^/]+)$")      # "+": it was empty, its name is the job
+# "+": it was empty, its name is the job. A long name is in a directory of its own.
+CLAIM = re.compile(r"/\.claimed/([0-9a-f-]{36}(?:[-+]|\+?/)([^/]+))$")
 WRITES = ("write", "writev", "pwrite64", "pwritev")
 SYNCS = ("fsync", "fdatasync")
+WITHDRAWN = 9                   # OUTCOME_WITHDRAWN, on disk
 SENDS = ("write", "writev", "sendto", "sendmsg", "sendmmsg")
+
+
+class Before:
+    """What the recorded life of the daemon found."""
+
+    def __init__(self, daemon):
+        self.database, self.wal = (self._bytes(daemon.database + suffix) for suffix in ("", "-wal"))
+        self.logs = [self._bytes(path) for path in (*daemon.rotated, daemon.results) if os.path.exists(path)]
+
+    @staticmethod
+    def _bytes(path):
+        if not os.path.exists(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read()
 
 
 @dataclass
@@ -26,25 +43,29 @@ class File:
     pending: list = field(default_factory=list)
     version: int = 0            # of `durable`
 
+    @classmethod
+    def of(cls, data):
+        return cls(written=bytearray(data), durable=bytearray(data))
+
     @staticmethod
-    def _apply(content, change):
+    def apply(content, change):
         offset, data = change
         if data is None:
             del content[offset:]
             content.extend(bytes(offset - len(content)))
             return
-        if offset is None:      # O_APPEND
-            offset = len(content)
         content.extend(bytes(max(0, offset - len(content))))
         content[offset:offset + len(data)] = data
 
     def change(self, offset, data):
-        self._apply(self.written, (offset, data))
+        """`offset` None: at the end (O_APPEND)."""
+        offset = len(self.written) if offset is None else offset
+        self.apply(self.written, (offset, data))
         self.pending.append((offset, data))
 
     def sync(self, count):
         for change in self.pending[:count]:
-            self._apply(self.durable, change)
+            self.apply(self.durable, change)
         del self.pending[:count]
         self.version += 1
 
@@ -52,9 +73,12 @@ class File:
 class Database:
     """queue.db and its WAL, as the daemon wrote them."""
 
-    def __init__(self, scratch):
+    def __init__(self, scratch, before):
         self.scratch = scratch
-        self.file, self.wal = File(), File()
+        self.file, self.wal = File.of(before.database), File.of(before.wal)
+        self.journal = File()           # of the first transaction, which makes it a database with a WAL
+        self.journal_there = False      # for sure
+        self.journal_names = []         # "made", "gone": not synced yet
         self.cache = {}
 
     def _read(self, kind, query):
@@ -64,6 +88,7 @@ class Database:
                 out.write(getattr(file, kind))
         try:
             with sqlite3.connect(path) as connection:
+                connection.execute("PRAGMA synchronous = OFF")
                 rows = connection.execute(query).fetchall()
             connection.close()
         except sqlite3.OperationalError as error:
@@ -76,12 +101,15 @@ class Database:
         return rows
 
     def rows(self):
-        """{request_id: (origin, n)} that a power failure leaves."""
+        """{request_id: (origin, n, outcome)} that a power failure leaves."""
         version = self.file.version, self.wal.version
         if self.cache.get("version") != version:
-            rows = self._read("durable", "SELECT request_id, origin, n FROM request")
+            rows = self._read("durable", "SELECT request_id, origin, n, outcome FROM request")
             self.cache = {"version": version, "rows": {one[0]: one[1:] for one in rows}}
         return self.cache["rows"]
+
+    def held(self):
+        return dict(self._read("durable", "SELECT key, value FROM meta WHERE key = 'held'")).get("held", 0)
 
     def cursor(self):
         """{log_inode, log_offset, log_n} as committed, on disk or not yet."""
@@ -108,23 +136,26 @@ def lines_of(data):
 class Check:
     """Walks through the events. `complaints` has what was wrong."""
 
-    def __init__(self, daemon, ledger, scratch, on_sync=None):
-        self.made_of = daemon, ledger, scratch
-        self.on_sync = on_sync          # called with self after each sync
+    def __init__(self, recorded, scratch, on_sync=None):
+        self.made_of = recorded, scratch
+        daemon, ledger, before = recorded.daemon, recorded.script.ledger, recorded.before
+        self.on_sync = on_sync          # called with self as a sync ends, before that counts, and at the end
         self.claimed, self.rejected = daemon.claimed, daemon.rejected
         self.log_path, self.database_path = daemon.results, daemon.database
-        self.inodes = [os.stat(path).st_ino for path in [*daemon.rotated, daemon.results]]
+        self.inodes = recorded.inodes
         self.counts = {name: dropped.count() for name, dropped in ledger.files.items()}
         self.scratch = scratch
         self.complaints = []
-        self.seen = {"acknowledgements": 0, "unlinks of claimed files": 0, "lines": 0, "cursors": 0, "claims": 0}
+        self.seen = {"acknowledgements": 0, "unlinks of claimed files": 0, "lines": 0, "cursors": 0, "claims": 0,
+                     "withdrawals": 0, "holds": 0}
 
-        self.database = Database(scratch)
-        self.logs = []                  # files, in the order in which they were opened
+        self.database = Database(scratch, before)
+        self.logs = [File.of(data) for data in before.logs]     # in the order in which they were opened
         self.log_of = {}                # descriptor → log file
         self.syncing = {}               # id of a sync's event → number of changes it covers
         self.log_at_wal_write = None    # how much of each log was durable when the WAL was written to
-        self.made = set()               # database files, which are opened with O_CREAT again and again
+        # Database files, which are opened with O_CREAT again and again.
+        self.made = {self.database_path} if before.database else set()
         self.unsynced_names = {}        # directory → {name: what it is}, made since its last sync
         self.syncing_names = {}
         self.unsynced_rejects = set()
@@ -146,9 +177,11 @@ class Check:
         moments = [(event.start, 0, event) for event in events]
         moments += [(event.end, 1, event) for event in events if event.result is not None and event.result >= 0]
         for _, ended, event in sorted(moments, key=lambda moment: moment[:2]):
-            (self.ended if ended else self.begun)(event)
             if ended and event.call in SYNCS and self.on_sync is not None:
                 self.on_sync(self)
+            (self.ended if ended else self.begun)(event)
+        if self.on_sync is not None:
+            self.on_sync(self)
         return self
 
     # -- before a call takes effect ---------------------------------------------------------
@@ -157,6 +190,7 @@ class Check:
         number, path = event.descriptor()
         if event.call in SENDS and path.startswith("socket:"):
             self.check_answer(event)
+            self.check_admin(event)
         elif event.call in WRITES and number in self.log_of and path.startswith(self.log_path):
             self.check_lines(event)
         elif event.call in WRITES and path == self.database_path + "-wal" and self.log_at_wal_write is None:
@@ -177,6 +211,20 @@ class Check:
             elif "outcome" in answer and row[1] != answer["n"]:
                 self.complain(event, f"outcome told before it was synced: {answer['request_id']}")
 
+    def check_admin(self, event):
+        """A hold outlives the process, and so does each withdrawal."""
+        for result in [line["result"] for data in event.strings() for line in lines_of(data)
+                       if isinstance(line, dict) and isinstance(line.get("result"), dict)]:
+            if result.get("withdrawn"):
+                self.seen["withdrawals"] += result["withdrawn"]
+                have = sum(outcome == WITHDRAWN for _, _, outcome in self.database.rows().values())
+                if have < self.seen["withdrawals"]:
+                    self.complain(event, f"{self.seen['withdrawals']} withdrawn, and {have} of them synced")
+            if isinstance(result.get("held"), bool) and "version" not in result:
+                self.seen["holds"] += 1
+                if bool(self.database.held()) != result["held"]:
+                    self.complain(event, "a hold or release is answered before it was synced")
+
     def check_lines(self, event):
         for record in [record for data in event.strings() for record in lines_of(data)]:
             self.seen["lines"] += 1
@@ -189,14 +237,19 @@ class Check:
         if claim is None:
             return
         self.seen["unlinks of claimed files"] += 1
-        name = claim[1]
-        have = sum(origin == name for origin, _ in self.database.rows().values())
+        name = claim[2]
+        have = sum(origin == name for origin, *_ in self.database.rows().values())
         if have != self.counts.get(name):
             self.complain(event, f"'{name}' is unlinked with {have} of its {self.counts.get(name)} rows synced")
         if name in self.cut:
             self.check_names(event, self.rejected, f"the unlink of '{name}'")
             if self.unsynced_rejects or name not in self.placed:
                 self.complain(event, f"'{name}' is unlinked before its rest in rejected/ was synced")
+
+    def unsynced_claims(self):
+        """Files whose names in .claimed may still be nowhere but in memory."""
+        return {name for directory, names in self.unsynced_names.items() if directory.startswith(self.claimed)
+                for name in names}
 
     def check_names(self, event, directory, what):
         names = self.unsynced_names.get(directory)
@@ -210,13 +263,16 @@ class Check:
             return self.database.file
         if path == self.database_path + "-wal":
             return self.database.wal
+        if path == self.database_path + "-journal":
+            return self.database.journal
         return self.log_of.get(number) if path.startswith(self.log_path) else None
 
     def begin_sync(self, event, number, path):
         file = self.synced_file(number, path)
         if file is not None:
             self.syncing[id(event)] = len(file.pending)
-        self.syncing_names[id(event)] = set(self.unsynced_names.get(path, ())), set(self.unlinked)
+        self.syncing_names[id(event)] = (set(self.unsynced_names.get(path, ())), set(self.unlinked),
+                                         len(self.database.journal_names))
         if file is self.database.wal:
             self.check_cursor(event)
 
@@ -239,16 +295,19 @@ class Check:
         file = self.synced_file(number, path)
         if file is not None:
             file.sync(self.syncing.pop(id(event)))
-        names, unlinked = self.syncing_names.pop(id(event))
+        names, unlinked, journal_names = self.syncing_names.pop(id(event))
+        if path == os.path.dirname(self.database_path) and journal_names:
+            self.database.journal_there = self.database.journal_names[journal_names - 1] == "made"
+            del self.database.journal_names[:journal_names]
         if names:
             self.unsynced_names[path] -= names
         if path == self.claimed:
             self.gone |= unlinked
         self.unsynced_rejects.discard(path)
         if file is self.database.wal:
-            origins = {origin for origin, _ in self.database.rows().values()}
+            origins = {origin for origin, *_ in self.database.rows().values()}
             for name in origins - self.origins:
-                if name in self.unsynced_names.get(self.claimed, ()):
+                if name in self.unsynced_claims():
                     self.complain(event, f"rows of '{name}' were synced before the name of its claimed file")
             self.origins = origins
 
@@ -265,7 +324,9 @@ class Check:
         elif event.call.startswith("rename"):
             self.renamed(event)
         elif event.call.startswith("unlink"):
-            self.unlinked |= {claim[1] for claim in map(CLAIM.search, event.paths()) if claim}
+            if event.paths()[-1] == self.database_path + "-journal":
+                self.database.journal_names.append("gone")
+            self.unlinked |= {claim[2] for claim in map(CLAIM.search, event.paths()) if claim}
 
     def changed(self, event, number, path):
         file = self.synced_file(number, path)
@@ -283,6 +344,9 @@ class Check:
     def opened(self, event):
         path = event.paths()[-1]
         created = "O_CREAT" in event.text
+        if created and path == self.database_path + "-journal":
+            self.database.journal = File()
+            self.database.journal_names.append("made")
         if path == self.log_path and "O_RDWR" in event.text:
             if created:                         # else it was not rotated
                 self.logs.append(File())
@@ -300,8 +364,10 @@ class Check:
         claim = CLAIM.search(path)
         if claim:
             self.seen["claims"] += 1
-            self.claims[claim[1]] = name
-            self.unsynced_names.setdefault(self.claimed, set()).add(claim[1])
+            self.claims[claim[2]] = claim[1]
+            self.unsynced_names.setdefault(directory, set()).add(claim[2])
+            if directory != self.claimed:
+                self.unsynced_names.setdefault(self.claimed, set()).add(claim[2])
         elif directory == self.rejected:
             self.placed.add(name)
             self.unsynced_names.setdefault(self.rejected, set()).add(name)

@@ -1,10 +1,15 @@
 """A daemon under strace, killed at the Nth system call of a kind; and what strace wrote."""
 
+import atexit
 import codecs
+import functools
 import json
 import os
+import pwd
 import re
+import shutil
 import signal
+import tempfile
 from dataclasses import dataclass
 
 from daemon import Daemon, binary_path
@@ -52,12 +57,27 @@ class Point:
         return cls(call=found[1], number=int(found[3]), on_log=bool(found[2]))
 
 
+@functools.lru_cache
+def shared_binary():
+    """A copy that any user may run. To be made before there are threads: a child that has just been forked
+    and has it open for writing keeps others from running it."""
+    folder = tempfile.mkdtemp(prefix="pct-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.chmod(folder, 0o755)
+    return shutil.copy(binary_path(), folder)
+
+
 class TracedDaemon(Daemon):
     """`process` is strace, its child is the daemon; or it is the daemon itself, untraced."""
 
     strace = ()
+    trace_path = None
+
+    def binary_for_others(self):
+        return shared_binary()
 
     def trace(self, path, options):
+        self.trace_path = path
         self.strace = ["strace", "-f", "-qq", "-o", path, *options]
 
     def trace_nothing(self):
@@ -76,7 +96,22 @@ class TracedDaemon(Daemon):
         self.trace(path, options)
 
     def spawn(self, **options):
-        return super().spawn([*self.strace, binary_path(), "-c", self.config], **options)
+        """strace is root's in any case, and the daemon is whose it should be."""
+        user, command = self.user, [self.binary, "-c", self.config]
+        if self.strace:
+            self.user = None
+            command = [*self.strace, *(("-u", pwd.getpwuid(user).pw_name) if user is not None else ()), *command]
+        try:
+            return super().spawn(command, **options)
+        finally:
+            self.user = user
+
+    def give(self):
+        """All that root has put there, to the daemon's user."""
+        if self.user is not None:
+            for path, directories, files in os.walk(self.home):
+                for one in [path] + [os.path.join(path, name) for name in directories + files]:
+                    os.chown(one, self.user, self.user, follow_symlinks=False)
 
     def start(self, **options):
         self.spawn(**options)
@@ -202,6 +237,19 @@ def read_events(path):
             event.call, event.text, event.end = found[1], found[2], place
             event.result = None if found[3] == "?" else int(found[3])
     return events
+
+
+def point_after(events, results_path, place, call):
+    """The first one of this call from this place of the trace on."""
+    call, _, on_log = call.partition("@")
+    counts = {}
+    for event in events:
+        logs = event.call == "write" and event.descriptor()[1].startswith(results_path)
+        key = "log" if on_log and logs else (event.thread, event.call)
+        counts[key] = counts.get(key, 0) + 1
+        if event.start >= place and event.call == call and (logs or not on_log):
+            return Point(call, counts[key], on_log=bool(on_log))
+    raise AssertionError(f"no {call} from line {place} on")
 
 
 def points_of(events, results_path):

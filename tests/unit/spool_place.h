@@ -25,7 +25,7 @@
 #include "intake/spool.h"
 #include "queue/queue.h"
 
-#define PATIENCE_MS 60000
+#define PATIENCE_MS (60000 * PULSE_TEST_PATIENCE)
 
 /* --- The queue --- */
 
@@ -41,6 +41,8 @@ struct queue {
     int failure;        /* puts end with it */
     bool held;          /* puts stay open */
     size_t most_lines, most_open, unsynced;
+    size_t n_lines;                 /* in all puts */
+    struct queue_put_note notes[8]; /* as after the next start; with value 0: free */
 };
 
 struct queue_put *queue_put_create(size_t n_requests)
@@ -93,6 +95,45 @@ static inline enum put_outcome keep(struct queue *q, struct queue_put *put, size
     return PUT_ACCEPTED;
 }
 
+int64_t queue_note(const struct queue *q, const char *name)
+{
+    for (size_t i = 0; i < 8; i++)
+        if (q->notes[i].value != 0 && strcmp(q->notes[i].name, name) == 0)
+            return q->notes[i].value;
+    return 0;
+}
+
+static inline void set_note(struct queue *q, const struct queue_put_note *note)
+{
+    size_t at = 8;
+    for (size_t i = 0; i < 8; i++) {
+        if (q->notes[i].value != 0 && strcmp(q->notes[i].name, note->name) == 0)
+            q->notes[i].value = 0;
+        if (q->notes[i].value == 0)
+            at = i;
+    }
+    assert_true(at < 8);
+    q->notes[at] = *note;
+}
+
+void queue_set_note(struct queue *q, const char *name, int64_t value, queue_done_fn done,
+                    void *userdata)
+{
+    assert_null(done);
+    assert_null(userdata);
+    struct queue_put_note note = { .value = value };
+    (void) snprintf(note.name, sizeof(note.name), "%s", name);
+    set_note(q, &note);
+}
+
+static inline size_t count_notes(const struct queue *q)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < 8; i++)
+        n += q->notes[i].value != 0;
+    return n;
+}
+
 static inline void commit(struct queue *q, struct queue_put *put)
 {
     int status = q->failure;
@@ -103,6 +144,8 @@ static inline void commit(struct queue *q, struct queue_put *put)
         if (full && i == 0)
             status = -EXFULL;
     }
+    for (size_t i = 0; status == 0 && i < put->n_notes && !full; i++)
+        set_note(q, &put->notes[i]);
     put->done(put, status, put->userdata);
     for (size_t i = 0; i < put->n_requests; i++)
         if (put->results[i].outcome == PUT_ACCEPTED)
@@ -131,6 +174,7 @@ int queue_put(struct queue *q, struct queue_put *put)
     assert_true(q->n_open < sizeof(q->open) / sizeof(q->open[0]));
     assert_false(put->atomic);
     q->unsynced += put->sync_fds[0] < 0 || put->sync_fds[1] < 0;
+    q->n_lines += put->n_requests;
     if (put->n_requests > q->most_lines)
         q->most_lines = put->n_requests;
     q->open[q->n_open++] = put;

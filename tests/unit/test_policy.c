@@ -197,12 +197,33 @@ static void test_health(void **state)
     }
 }
 
+static void test_health_of_a_failing_server(void **state)
+{
+    (void) state;
+    const struct reply failing = { .transport = TRANSPORT_OK, .status = 503 };
+    const struct reply good = { .transport = TRANSPORT_OK, .status = 200 };
+    const struct reply reset = { .transport = TRANSPORT_FAILED };
+    struct health health = { .state = HEALTH_GOOD };
+    /* Jobs fail here and there: no news. */
+    for (int i = 0; i < 100; i++)
+        assert_false(health_note(&health, i % 10 == 9 ? &good : &failing));
+    /* All of them do, and a reset between is no sign of life. */
+    for (int i = 0; i < 9; i++)
+        assert_false(health_note(&health, &failing));
+    assert_false(health_note(&health, &reset));
+    assert_true(health_note(&health, &failing));
+    assert_int_equal(health.state, HEALTH_FAILING);
+    assert_false(health_note(&health, &failing));
+    assert_true(health_note(&health, &good));
+    assert_int_equal(health.state, HEALTH_GOOD);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verdicts), cmocka_unit_test(test_the_key_is_masked_before_the_cut),
         cmocka_unit_test(test_delays),   cmocka_unit_test(test_paths),
-        cmocka_unit_test(test_health),
+        cmocka_unit_test(test_health),   cmocka_unit_test(test_health_of_a_failing_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -443,6 +443,42 @@ static void test_room(void **state)
     assert_int_equal(f->put_outcome[0], PUT_KNOWN);
 }
 
+static void put_many_with_note(struct fixture *f, const char *prefix, size_t n, int64_t value)
+{
+    struct queue_put *p = queue_put_create(n);
+    for (size_t i = 0; i < n; i++) {
+        char id[32];
+        (void) snprintf(id, sizeof(id), "%s%zu", prefix, i);
+        p->requests[i] = make(id, id, 60000);
+    }
+    p->n_notes = 1;
+    p->notes[0] = (struct queue_put_note){ .name = "how far", .value = value };
+    p->done = on_put;
+    p->userdata = f;
+    size_t returned = f->n_returned;
+    assert_int_equal(queue_put(f->queue, p), 0);
+    run_until(f, &f->n_returned, returned + 1);
+}
+
+static void test_a_note_with_a_put(void **state)
+{
+    struct fixture *f = *state;
+    put_many_with_note(f, "a", 2, 7);
+    stop(f);
+    start(f);
+    assert_int_equal(queue_note(f->queue, "how far"), 7);
+    /* Of ten there is room for six: it is not as far as they would be. */
+    put_many_with_note(f, "b", 10, 8);
+    assert_int_equal(f->put_outcome[9], PUT_LEFT);
+    stop(f);
+    start(f);
+    assert_int_equal(queue_note(f->queue, "how far"), 7);
+    put_many_with_note(f, "a", 2, 0);
+    stop(f);
+    start(f);
+    assert_int_equal(queue_note(f->queue, "how far"), 0);
+}
+
 static void test_an_invalid_line_is_an_outcome(void **state)
 {
     struct fixture *f = *state;
@@ -663,6 +699,7 @@ int main(void)
         TEST(test_the_next_one_goes_on),
         TEST(test_settled_twice),
         TEST(test_room),
+        TEST(test_a_note_with_a_put),
         TEST(test_an_invalid_line_is_an_outcome),
         TEST(test_a_new_start_fetches_in_order),
         TEST(test_a_very_long_chain),

@@ -29,6 +29,9 @@ struct recovery {
 };
 
 #define NULS "\0\0\0\0\0\0\0\0"
+#define NULS_64 NULS NULS NULS NULS NULS NULS NULS NULS
+#define SECTOR_LOST NULS_64 NULS_64 NULS_64 NULS_64 NULS_64 NULS_64 NULS_64 NULS_64
+#define REST "b-1\",\"x\":[1,null]}\n"
 #define TORN "{\"n\":6,\"job_id\":\"jo"
 #define SIX "{\"n\":6,\"job_id\":\"job-6\",\"x\":[1,null]}"
 
@@ -105,6 +108,21 @@ static const struct recovery recoveries[] = {
     { .name = "no cursor, torn opening", .log = { .tail = "{\"" }, .max_n = 9 },
     { .name = "no cursor, torn first line, NULs",
       .log = { .tail = TORN NULS, .tail_len = sizeof(TORN) - 1 + 8 }, .max_n = 9 },
+    { .name = "no cursor, the first sector was lost",
+      .log = { .tail = SECTOR_LOST REST, .tail_len = 512 + sizeof(REST) - 1 }, .max_n = 9 },
+    { .name = "no cursor, sectors were lost, and another one later",
+      .log = { .tail = SECTOR_LOST REST TORN NULS, .tail_len = 512 + sizeof(REST TORN) - 1 + 8 },
+      .max_n = 9 },
+    { .name = "a foreign file after NULs that are no sector",
+      .log = { .tail = NULS_64 REST, .tail_len = 64 + sizeof(REST) - 1 }, .max_n = 9,
+      .want_r = -EEXIST, .log_after = { .tail = NULS_64 REST, .tail_len = 64 + sizeof(REST) - 1 } },
+    { .name = "a foreign line after a lost sector",
+      .log = { .tail = SECTOR_LOST REST "hello\n", .tail_len = 512 + sizeof(REST) + 5 }, .max_n = 9,
+      .want_r = -EEXIST,
+      .log_after = { .tail = SECTOR_LOST REST "hello\n", .tail_len = 512 + sizeof(REST) + 5 } },
+    { .name = "a foreign file with a lost sector",
+      .log = { .tail = SECTOR_LOST "\x7f\x01", .tail_len = 514 }, .max_n = 9, .want_r = -EEXIST,
+      .log_after = { .tail = SECTOR_LOST "\x7f\x01", .tail_len = 514 } },
     { .name = "a foreign file", .log = { .tail = "127.0.0.1 GET /\n" }, .max_n = 9,
       .want_r = -EEXIST, .log_after = { .tail = "127.0.0.1 GET /\n" } },
     { .name = "a foreign JSON file", .log = { .tail = "{\"name\":\"x\"}\n{\"name\":\"y\"}\n" },

@@ -165,7 +165,7 @@ static void test_linked_in(void **state)
 static void test_rejected(void **state)
 {
     struct place *p = *state;
-    char path[512];
+    char path[512] = "";
     p->options.max_file_bytes = 1000;
     path_of(p, "link", path);
     assert_int_equal(symlink("/etc/hostname", path), 0);
@@ -276,6 +276,61 @@ static void test_stopped_and_begun_anew(void **state)
     assert_int_equal(p->queue.n_kept, 201);
     assert_int_equal(stats_of(p).accepted, 0);
     assert_rest(p, "rejected/f");
+}
+
+/* The 100th bad line is number 2400. */
+static void write_long_file(const struct place *p, const char *name)
+{
+    char text[64 * 1024];
+    size_t len = 0;
+    for (int i = 1; i <= 2500; i++)
+        len += (size_t) snprintf(text + len, sizeof(text) - len,
+                                 i < 100 || i == 2400 ? "no job %d\n" : "j%d\n", i);
+    drop_file(p, name, text);
+}
+
+/* Not from its beginning, and with what was known of it. */
+static void test_goes_on_amid_a_file(void **state)
+{
+    struct place *p = *state;
+    char path[512];
+    path_of(p, ".claimed", path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    p->queue.max_pending = 2100;
+    write_long_file(p, ".claimed/" UUID "8-f");
+    start_spool(p);
+    run_until(p, p->queue.n_pending == 2100 && p->queue.n_open == 0);
+    assert_int_equal(count_notes(&p->queue), 2);
+    stop_spool(p);
+
+    p->queue.n_lines = 0;
+    p->queue.max_pending = 10000;
+    start_spool(p);
+    run_until(p, count_names(p, ".claimed") == 0);
+    assert_int_equal(p->queue.n_kept, 2400);
+    assert_string_equal(kept_job(p, "j2399")->request_id, UUID "8.2399");
+    assert_true(p->queue.n_lines <= 1400);
+    assert_true(there_is(p, "rejected/f"));
+    assert_int_equal(count_notes(&p->queue), 0);
+}
+
+/* What was kept of it goes with it. */
+static void test_moved_away_amid_a_file(void **state)
+{
+    struct place *p = *state;
+    char path[512];
+    path_of(p, ".claimed", path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    p->queue.max_pending = 2100;
+    write_long_file(p, ".claimed/" UUID "9-f");
+    start_spool(p);
+    run_until(p, p->queue.n_pending == 2100 && p->queue.n_open == 0);
+    stop_spool(p);
+    path_of(p, ".claimed/" UUID "9-f", path);
+    assert_int_equal(truncate(path, 5), 0);
+    start_spool(p);
+    run_until(p, there_is(p, "rejected/f"));
+    assert_int_equal(count_notes(&p->queue), 0);
 }
 
 /* A crash came after the rest was placed and before the claim was removed. */
@@ -448,6 +503,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_too_many_bad_lines, setup, teardown),
         cmocka_unit_test_setup_teardown(test_begun_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stopped_and_begun_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_goes_on_amid_a_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_moved_away_amid_a_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rest_is_placed_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_request_ids_of_other_jobs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_queue, setup, teardown),
