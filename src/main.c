@@ -95,6 +95,18 @@ static void open_standard_descriptors(void)
         (void) close(fd);
 }
 
+/* libuv ends the process without a word when the kernel has no memory or descriptor for it. No lock
+ * here: the one who aborts may hold the log's. */
+static void on_abort(int signum)
+{
+    (void) signum;
+    static const char text[] = "can't go on (see above; else a library ran out of memory, "
+                               "descriptors or threads); a restart loses nothing\n";
+    const char *prefix = log_is_journal() ? "<3>" : "error: ";
+    (void) !write(STDERR_FILENO, prefix, strlen(prefix));
+    (void) !write(STDERR_FILENO, text, sizeof(text) - 1);
+}
+
 int main(int argc, char **argv)
 {
     daemon_block_signals();
@@ -110,6 +122,7 @@ int main(int argc, char **argv)
     /* libcurl would write down what decrypts the connections, and with them the key. */
     (void) unsetenv("SSLKEYLOGFILE");
     (void) signal(SIGPIPE, SIG_IGN);
+    (void) signal(SIGABRT, on_abort);
     (void) umask(007);
 
     struct config *config = NULL;
@@ -120,8 +133,8 @@ int main(int argc, char **argv)
         const char *text = buf_cstr(&err);
         log_error("%s", text != NULL && text[0] != '\0' ? text : "out of memory");
         buf_finish(&err);
-        return r == -ENOMEM ? EXIT_FAILURE
-                            : EXIT_CONFIG; /* memory may be there at the next start */
+        /* What is not the configuration's fault may be over at the next start. */
+        return r == -EINVAL ? EXIT_CONFIG : EXIT_FAILURE;
     }
     buf_finish(&err);
     if (arguments.test_config) {

@@ -83,8 +83,11 @@ enum candidate_verdict candidate_look(int dir_fd, const char *name, int64_t sett
 
     *ret_stat = st;
     /* Not opened: a device may take that for an order. */
-    if (!S_ISREG(st.st_mode) || spool_dir_withholds(dir_fd, &st))
+    if (!S_ISREG(st.st_mode))
         return CANDIDATE_RIPE;
+    int withheld = spool_dir_withholds(dir_fd, &st);
+    if (withheld != 0)
+        return withheld < 0 ? wait_for_writer(settle_ms, look) : CANDIDATE_RIPE;
     int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
         /* Not readable: an empty file needs not be, and others are rejected. */

@@ -289,29 +289,45 @@ static enum claim_next put_back(struct claim *c)
     return CLAIM_OVER;
 }
 
+static enum claim_next withhold(struct claim *c, int r)
+{
+    return r < 0 ? claim_stuck(c, "can't be looked at", r) : claim_reject(c, REJECT_LINKED, 0);
+}
+
+static void close_file(struct claim *c)
+{
+    if (c->fd >= 0)
+        (void) close(c->fd);
+    c->fd = -1;
+}
+
+/* Once more, too, after it could be opened and something else failed. */
 static enum claim_next step_open(struct claim *c)
 {
+    close_file(c);
     if (S_ISDIR(c->mode))
         return put_back(c);
     if (!S_ISREG(c->mode)) /* not even opened: a device may take that for an order */
         return claim_reject(c, reject_cause_of_type(c->mode), 0);
 
     struct stat st;
-    if (fstatat(c->holder_fd, c->entry, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        spool_dir_withholds(c->dir->fd, &st))
-        return claim_reject(c, REJECT_LINKED, 0);
+    int withheld = fstatat(c->holder_fd, c->entry, &st, AT_SYMLINK_NOFOLLOW) == 0
+                       ? spool_dir_withholds(c->dir->fd, &st)
+                       : 0; /* opening it tells */
+    if (withheld != 0)
+        return withhold(c, withheld);
     c->fd =
         openat(c->holder_fd, c->entry, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (c->fd < 0)
         return not_opened(c, -errno);
     if (fstat(c->fd, &st) < 0)
         return claim_stuck(c, "can't be looked at", -errno);
-    if (S_ISREG(st.st_mode) && spool_dir_withholds(c->dir->fd, &st))
-        return claim_reject(c, REJECT_LINKED, 0);
+    withheld = S_ISREG(st.st_mode) ? spool_dir_withholds(c->dir->fd, &st) : 0;
+    if (withheld != 0)
+        return withhold(c, withheld);
     c->mode = st.st_mode;
     if (!S_ISREG(st.st_mode)) {
-        (void) close(c->fd);
-        c->fd = -1;
+        close_file(c);
         return CLAIM_MORE;
     }
     if (st.st_size > c->shared->max_file_bytes)

@@ -34,6 +34,15 @@
 
 /* --- Writing --- */
 
+/* Its sender sees the end now, and may finish sending. */
+static void say_bye(struct client *client)
+{
+    uv_os_fd_t fd;
+    if (!client->said_bye && uv_fileno((uv_handle_t *) &client->pipe, &fd) == 0)
+        (void) shutdown(fd, SHUT_WR);
+    client->said_bye = true;
+}
+
 static void deafen(struct client *client)
 {
     client->deaf = true;
@@ -49,6 +58,14 @@ static void deafen(struct client *client)
     client->batch = NULL;
 }
 
+/* Whatever the reason, it must not wait for answers that will not come. What it has sent still
+ * counts. */
+static void writing_failed(struct client *client)
+{
+    deafen(client);
+    say_bye(client);
+}
+
 static void on_written(uv_write_t *req, int status)
 {
     struct client *client = req->data;
@@ -59,7 +76,7 @@ static void on_written(uv_write_t *req, int status)
     if (client->closing)
         return;
     if (status < 0)
-        deafen(client);
+        writing_failed(client);
     client_update(client);
 }
 
@@ -80,7 +97,7 @@ static void flush(struct client *client)
         free(client->writing);
         client->writing = NULL;
         client->writing_len = 0;
-        deafen(client);
+        writing_failed(client);
     }
 }
 
@@ -341,11 +358,7 @@ static void end_when_done(struct client *client)
             client_close(client);
             return;
         }
-        /* Its sender sees the end now, and may finish sending. */
-        uv_os_fd_t fd;
-        if (!client->said_bye && uv_fileno((uv_handle_t *) &client->pipe, &fd) == 0)
-            (void) shutdown(fd, SHUT_WR);
-        client->said_bye = true;
+        say_bye(client);
     }
     if (client->input_done && (client->n_waits > 0 || client->subscription != SUBSCRIPTION_NONE))
         watch_hangup(client);

@@ -124,15 +124,15 @@ bool spool_dir_is_current(const struct spool_dir *d, const char *path)
            is_child(d, REJECTED_DIRECTORY, d->rejected_inode);
 }
 
-bool spool_dir_withholds(int fd, const struct stat *file)
+int spool_dir_withholds(int fd, const struct stat *file)
 {
     struct stat st;
     if (file->st_nlink < 2 || file->st_size == 0) /* of an empty one, only the name counts */
-        return false;
+        return 0;
     if (fstat(fd, &st) < 0)
-        return true;
+        return -errno;
     if ((st.st_mode & (S_IWGRP | S_IWOTH)) == 0)
-        return false;
+        return 0;
     mode_t readers = S_IRGRP | S_IROTH;
     if ((st.st_mode & S_IWOTH) == 0 && file->st_gid == st.st_gid)
         readers = S_IRGRP;

@@ -36,8 +36,8 @@ bool spool_dir_is_current(const struct spool_dir *d, const char *path);
 /* Whether the file is a hard link, and, as far as modes tell, not everyone who may write to the
  * directory `fd` may read it. Anyone can drop a link to what only the daemon may read, and bad lines
  * are shown to all. (The kernel forbids that, unless fs.protected_hardlinks is off.) Such a file is
- * not even opened: closing it would take SQLite's locks away, if it is the database. */
-bool spool_dir_withholds(int fd, const struct stat *file);
+ * not even opened: closing it would take SQLite's locks away, if it is the database. 1, 0 or -errno. */
+int spool_dir_withholds(int fd, const struct stat *file);
 
 /* After files were moved to rejected/; does nothing when there were none. 0 or -errno. */
 int spool_dir_sync_rejected(struct spool_dir *d);

@@ -436,6 +436,21 @@ static int check_values(const struct reading *reading)
     return r;
 }
 
+int config_unreadable(int r)
+{
+    switch (-r) {
+    case EIO:
+    case EINTR:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ESTALE:
+        return r;
+    default:
+        return -EINVAL;
+    }
+}
+
 static unsigned line_of(const struct reading *reading, const char *name)
 {
     for (size_t i = 0; i < SETTINGS; i++)
@@ -451,8 +466,10 @@ static int read_file(struct reading *reading)
     int r = fs_read_file(reading->report.file, FILE_MAX, &text, &len);
     if (r == -ENOMEM)
         return r;
-    if (r < 0)
-        return config_fault(&reading->report, 0, NULL, "cannot be read: %s", strerror(-r));
+    if (r < 0) {
+        (void) config_fault(&reading->report, 0, NULL, "cannot be read: %s", strerror(-r));
+        return config_unreadable(r);
+    }
     r = read_text(reading, text, len);
     free(text);
     return r;

@@ -73,7 +73,8 @@ struct config {
 
 /* Reads FILE and the key it names (or $CREDENTIALS_DIRECTORY/api-key). On failure returns -EINVAL
  * and puts one line `FILE:LINE: setting: what is wrong` (no `:LINE` where there is none) into
- * `reterr`; -ENOMEM. The caller frees with config_unload(). */
+ * `reterr`; -ENOMEM, -EIO, -EMFILE and the like when that is no fault of the configuration's, then
+ * perhaps without a line. The caller frees with config_unload(). */
 int config_load(const char *file, struct config **ret, struct buf *reterr);
 
 /* Reads the key anew. 1 when it is another one; 0; -EINVAL with a text as above in `reterr`, or

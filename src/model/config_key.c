@@ -103,16 +103,19 @@ int config_read_key(const struct config_report *report, unsigned line, struct co
 
     fd = open(source.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st) < 0) {
-        r = config_fault(report, line, "api.key_file", "%s: cannot be read: %s%s", source.path,
-                         strerror(errno), errno == ENOENT ? missing : "");
+        int error = errno;
+        (void) config_fault(report, line, "api.key_file", "%s: cannot be read: %s%s", source.path,
+                            strerror(error), error == ENOENT ? missing : "");
+        r = config_unreadable(-error);
         goto out;
     }
     what = check_file(&source, &st);
     if (what == NULL) {
         ssize_t n = fs_read_at(fd, text, sizeof(text), 0);
         if (n < 0) {
-            r = config_fault(report, line, "api.key_file", "%s: cannot be read: %s", source.path,
-                             strerror((int) -n));
+            (void) config_fault(report, line, "api.key_file", "%s: cannot be read: %s", source.path,
+                                strerror((int) -n));
+            r = config_unreadable((int) n);
             goto out;
         }
         size_t len = (size_t) n;

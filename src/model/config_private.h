@@ -18,6 +18,10 @@ struct config_report {
 int config_fault(const struct config_report *report, unsigned line, const char *setting,
                  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+/* For a file that could not be read: `r` when the next try may well find it readable, as it is;
+ * else -EINVAL, as for a wrong one. */
+int config_unreadable(int r);
+
 /* --- config_text.c --- */
 
 /* The file's text as libconfig 1.5 reads it without mistakes: every integer is marked as a 64-bit

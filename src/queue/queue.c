@@ -40,7 +40,9 @@ struct queue {
     size_t n_notes;
     bool async_open;
 
-    /* The read-only connection; used by the one read that is under way. */
+    uv_work_t first_work;
+    /* The read-only connection; used by the one read that is under way. NULL until the first, and
+     * between two while storage is in trouble. */
     struct store *reader;
     struct read_list reads;
     bool reading;
@@ -281,11 +283,22 @@ static void settle_returned(struct queue *q, struct op *op)
         q->handler.promoted(q->handler.userdata, promoted);
 }
 
+/* Within a process SQLite's connections share their table of locks, and one whose release failed is
+ * in it until all of them are closed: as long as the reader is open, the writer opens anew in vain. */
+static void drop_reader(struct queue *q)
+{
+    if (q->trouble == NULL || q->reading)
+        return;
+    store_close(q->reader);
+    q->reader = NULL;
+}
+
 static void trouble_returned(struct queue *q, struct op *op)
 {
     free(q->trouble);
     q->trouble = op->text;
     op->text = NULL;
+    drop_reader(q);
     struct queue_trouble trouble = {
         .text = q->trouble,
         .database = op->database,
@@ -384,6 +397,7 @@ static void on_read(uv_work_t *work, int uv_status)
     struct read *read = work->data;
     struct queue *q = read->queue;
     q->reading = false;
+    drop_reader(q);
     read->query->done(read->query, read->status < 0 ? -EIO : 0, read->query->userdata);
     queue_query_destroy(read->query);
     free(read);
@@ -416,6 +430,24 @@ void queue_read(struct queue *q, struct queue_query *query)
     start_read(q);
 }
 
+static void no_work(uv_work_t *work)
+{
+    (void) work;
+}
+
+static void no_work_done(uv_work_t *work, int uv_status)
+{
+    (void) work;
+    (void) uv_status;
+}
+
+/* libuv aborts when it can't make the threads of its pool, at the first work that it is given: that
+ * must be now, not when a client asks for something. */
+static void start_pool(struct queue *q)
+{
+    (void) uv_queue_work(q->loop, &q->first_work, no_work, no_work_done);
+}
+
 /* --- Life --- */
 
 /* A lock file of its own: locking the database exclusively would shut out our own reads. It is held
@@ -432,8 +464,11 @@ static int lock_database(struct queue *q, const char *database, struct buf *rete
         (void) buf_printf(reterr, "lock file '%s' can't be opened: %s", path, strerror(-r));
     } else if (flock(q->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         r = -errno;
-        (void) buf_printf(reterr, "database '%s' is held by another pulse-canceld that runs",
-                          database);
+        if (r == -EWOULDBLOCK)
+            (void) buf_printf(reterr, "database '%s' is held by another pulse-canceld that runs",
+                              database);
+        else
+            (void) buf_printf(reterr, "lock file '%s' can't be locked: %s", path, strerror(-r));
     }
     free(path);
     return r;
@@ -448,6 +483,8 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
     q->loop = loop;
     q->lock_fd = -1;
     TAILQ_INIT(&q->reads);
+    /* One read at a time; and no other thread may look at the environment yet. */
+    (void) setenv("UV_THREADPOOL_SIZE", "1", 1);
 
     int r = lock_database(q, options->database, reterr);
     if (r == 0) {
@@ -466,6 +503,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
         queue_destroy(q);
         return r;
     }
+    start_pool(q);
     *ret = q;
     return 0;
 }

@@ -160,7 +160,50 @@ static const char *const statement_sql[STATEMENT_COUNT] = {
 
 /* --- SQLite's results --- */
 
-int store_errno(int rc)
+/* What the system last said to a read or write of the database's own file, or of its WAL; 0 for no
+ * error. */
+static int file_error(sqlite3 *db, int pointer)
+{
+    sqlite3_file *file = NULL;
+    int error = 0;
+    (void) sqlite3_file_control(db, "main", pointer, &file);
+    if (file != NULL && file->pMethods != NULL)
+        (void) file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &error);
+    return error;
+}
+
+/* SQLite takes what it can't read (EIO) for corrupt. But that may be read next time, and nobody should
+ * be told to move it away. */
+static int corrupt(sqlite3 *db)
+{
+    bool read = file_error(db, SQLITE_FCNTL_FILE_POINTER) == 0 &&
+                file_error(db, SQLITE_FCNTL_JOURNAL_POINTER) == 0;
+    return read ? -EBADMSG : -EIO;
+}
+
+/* What the system said, if an operator can do something about it. Other numbers have a meaning of
+ * their own here, or are of old. A failed commit leaves it nowhere but in errno. */
+static int system_errno(sqlite3 *db, int otherwise)
+{
+    int error = sqlite3_system_errno(db);
+    if (error == 0)
+        error = errno;
+    switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EROFS:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOLCK:
+    case EIO:
+        return -error;
+    default:
+        return otherwise;
+    }
+}
+
+int store_errno(sqlite3 *db, int rc)
 {
     switch (rc & 0xff) {
     case SQLITE_OK:
@@ -172,13 +215,17 @@ int store_errno(int rc)
     case SQLITE_READONLY:
         return -EROFS;
     case SQLITE_CORRUPT:
+        return corrupt(db);
     case SQLITE_NOTADB:
         return -EBADMSG;
     case SQLITE_NOMEM:
         return -ENOMEM;
-    case SQLITE_CANTOPEN:
     case SQLITE_PERM:
         return -EACCES;
+    case SQLITE_CANTOPEN:
+        return system_errno(db, -EACCES);
+    case SQLITE_IOERR:
+        return system_errno(db, -EIO);
     default:
         return -EIO;
     }
@@ -189,13 +236,24 @@ const char *store_message(const struct store *st)
     return st->db != NULL ? sqlite3_errmsg(st->db) : "not open";
 }
 
+const char *store_explain(struct store *st, int r)
+{
+    if (r == -ENOMEM)
+        return "out of memory"; /* SQLite doesn't know of ours that ran out */
+    bool misled = (sqlite3_errcode(st->db) & 0xff) == SQLITE_CORRUPT && r != -EBADMSG;
+    if (misled)
+        return strerror(-r);
+    (void) snprintf(st->text, sizeof(st->text), "%s (%s)", strerror(-r), store_message(st));
+    return st->text;
+}
+
 sqlite3_stmt *store_statement(struct store *st, enum statement which, int *ret_error)
 {
     if (st->statements[which] == NULL) {
         int rc = sqlite3_prepare_v3(st->db, statement_sql[which], -1, SQLITE_PREPARE_PERSISTENT,
                                     &st->statements[which], NULL);
         if (rc != SQLITE_OK) {
-            *ret_error = store_errno(rc);
+            *ret_error = store_errno(st->db, rc);
             return NULL;
         }
     }
@@ -205,8 +263,9 @@ sqlite3_stmt *store_statement(struct store *st, enum statement which, int *ret_e
 int store_run(sqlite3_stmt *stmt)
 {
     int rc = sqlite3_step(stmt);
+    int r = store_errno(sqlite3_db_handle(stmt), rc);
     (void) sqlite3_reset(stmt);
-    return store_errno(rc);
+    return r;
 }
 
 static int run_plain(struct store *st, enum statement which)
@@ -234,8 +293,9 @@ static int pragma_int(struct store *st, const char *sql, int64_t *ret)
         rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW)
         *ret = sqlite3_column_int64(stmt, 0);
+    int r = store_errno(st->db, rc);
     (void) sqlite3_finalize(stmt);
-    return store_errno(rc);
+    return r;
 }
 
 static int quick_check(struct store *st, const char *path)
@@ -248,16 +308,16 @@ static int quick_check(struct store *st, const char *path)
     int rc = sqlite3_prepare_v2(st->db, "PRAGMA quick_check(1)", -1, &stmt, NULL);
     if (rc == SQLITE_OK)
         rc = sqlite3_step(stmt);
-    int r = store_errno(rc);
+    int r = store_errno(st->db, rc);
     if (rc == SQLITE_ROW && strcmp((const char *) sqlite3_column_text(stmt, 0), "ok") != 0)
-        r = -EBADMSG;
+        r = corrupt(st->db);
     (void) sqlite3_finalize(stmt);
     return r;
 }
 
 static int exec(struct store *st, const char *sql)
 {
-    return store_errno(sqlite3_exec(st->db, sql, NULL, NULL, NULL));
+    return store_errno(st->db, sqlite3_exec(st->db, sql, NULL, NULL, NULL));
 }
 
 /* Makes the schema in an empty database; later versions migrate here, one step a version. */
@@ -282,7 +342,7 @@ static int open_database(struct store *st, const char *path, bool read_only)
     int flags = read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
     int rc = sqlite3_open_v2(path, &st->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK)
-        return store_errno(rc);
+        return store_errno(st->db, rc);
     (void) sqlite3_extended_result_codes(st->db, 1);
     (void) sqlite3_busy_timeout(st->db, 2000);
 
@@ -322,8 +382,7 @@ int store_open(struct store **ret, const char *path, bool read_only, struct buf 
             r == -EBADMSG  ? "it is corrupt or not a queue database; restore it, or move it away "
                              "together with the results log to begin anew"
             : r == -EPROTO ? "it was written by a newer pulse-canceld; install that version"
-            : r == -ENOMEM ? "out of memory"
-                           : store_message(st);
+                           : store_explain(st, r);
         (void) buf_printf(reterr, "database '%s' can't be opened: %s", path, advice);
         store_close(st);
         return r;

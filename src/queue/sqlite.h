@@ -32,6 +32,8 @@ int store_rewrite_wal(const char *path);
 void store_close(struct store *st);
 /* What SQLite said last, for the log. */
 const char *store_message(const struct store *st);
+/* The same with the error that one of these functions returned; borrowed until the next one. */
+const char *store_explain(struct store *st, int r);
 
 int store_begin(struct store *st);
 int store_commit(struct store *st);

@@ -81,10 +81,11 @@ enum statement {
 struct store {
     sqlite3 *db;
     sqlite3_stmt *statements[STATEMENT_COUNT];
+    char text[256];
 };
 
-/* -errno for one of SQLite's results; 0 for SQLITE_OK, ROW and DONE. */
-int store_errno(int rc);
+/* -errno for one of SQLite's results, the last on `db`; 0 for SQLITE_OK, ROW and DONE. */
+int store_errno(sqlite3 *db, int rc);
 
 /* Prepared at its first use. NULL, with *ret_error set, when it can't be. */
 sqlite3_stmt *store_statement(struct store *st, enum statement which, int *ret_error);

@@ -99,7 +99,7 @@ static int find_list_end(struct store *st, struct queue_query *query, size_t lim
         query->more = sqlite3_column_int64(stmt, 1) == LIST_STEP;
     }
     (void) sqlite3_reset(stmt);
-    return store_errno(rc);
+    return store_errno(sqlite3_db_handle(stmt), rc);
 }
 
 int store_query(struct store *st, struct queue_query *query)

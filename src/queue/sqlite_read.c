@@ -92,7 +92,7 @@ int store_read_requests(sqlite3_stmt *stmt, size_t limit, struct request **ret, 
         n++;
     }
     (void) sqlite3_reset(stmt);
-    int r = store_errno(rc);
+    int r = store_errno(sqlite3_db_handle(stmt), rc);
     if (r < 0) {
         while (n > 0)
             request_destroy(ret[--n]);
@@ -152,7 +152,7 @@ int store_complete(struct store *st, struct request *req, bool with_state, int64
 static int read_int(sqlite3_stmt *stmt, int64_t *ret)
 {
     int rc = sqlite3_step(stmt);
-    int r = store_errno(rc);
+    int r = store_errno(sqlite3_db_handle(stmt), rc);
     if (r == 0 && (rc != SQLITE_ROW || sqlite3_column_type(stmt, 0) == SQLITE_NULL))
         r = -ENOENT;
     if (r == 0)
@@ -182,7 +182,7 @@ int store_walk_meta(struct store *st, store_meta_fn fn, void *userdata)
         r = fn(userdata, (const char *) sqlite3_column_text(stmt, 0),
                sqlite3_column_int64(stmt, 1));
     (void) sqlite3_reset(stmt);
-    return r < 0 ? r : store_errno(rc);
+    return r < 0 ? r : store_errno(st->db, rc);
 }
 
 int store_find(struct store *st, const char *request_id, struct request **ret,
@@ -348,7 +348,7 @@ int store_count(struct store *st, struct store_counts *ret)
         counts.last_n = sqlite3_column_int64(last, 1);
     }
     (void) sqlite3_reset(last);
-    r = store_errno(rc);
+    r = store_errno(st->db, rc);
     if (r == 0)
         r = read_int(count, &counts.pending);
     if (r == 0)
@@ -381,7 +381,7 @@ int store_walk_pending(struct store *st, struct queue_position *position, size_t
     }
     (void) sqlite3_reset(stmt);
     if (r == 0)
-        r = store_errno(rc);
+        r = store_errno(st->db, rc);
     if (r == 0)
         *ret_end = n < limit;
     return r;

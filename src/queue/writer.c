@@ -429,12 +429,6 @@ static int begin_run(struct writer *w)
     return r == 0 ? store_commit(w->store) : r;
 }
 
-/* SQLite doesn't know of ours that ran out. */
-static const char *why(const struct writer *w, int r)
-{
-    return r == -ENOMEM ? "out of memory" : store_message(w->store);
-}
-
 int writer_start(struct writer *w, const struct queue_options *options, const struct queue_log *log,
                  store_meta_fn note, void *userdata, struct buf *reterr)
 {
@@ -461,7 +455,8 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     struct store_counts counts;
     r = load_counts(w, &counts);
     if (r < 0) {
-        (void) buf_printf(reterr, "database '%s' can't be read: %s", w->database, why(w, r));
+        (void) buf_printf(reterr, "database '%s' can't be read: %s", w->database,
+                          store_explain(w->store, r));
         return r;
     }
     w->pending = counts.pending;
@@ -471,7 +466,8 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     if (r == 0)
         r = store_walk_meta(w->store, note, userdata);
     if (r < 0) {
-        (void) buf_printf(reterr, "database '%s' can't be written: %s", w->database, why(w, r));
+        (void) buf_printf(reterr, "database '%s' can't be written: %s", w->database,
+                          store_explain(w->store, r));
         return r;
     }
     r = writer_recover_log(w, reterr);
@@ -488,6 +484,7 @@ int writer_start(struct writer *w, const struct queue_options *options, const st
     r = uv_thread_create(&w->thread, writer_main, w);
     w->started = r == 0;
     if (r < 0) {
+        (void) buf_printf(reterr, "its thread can't be made: %s", strerror(-r));
         uv_cond_destroy(&w->cond);
         uv_mutex_destroy(&w->mutex);
     }

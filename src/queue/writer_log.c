@@ -53,7 +53,7 @@ int writer_recover_log(struct writer *w, struct buf *reterr)
         int r = store_get_meta(w->store, values[i].key, values[i].value);
         if (r < 0 && r != -ENOENT) {
             (void) buf_printf(reterr, "database '%s' can't be read: %s", w->database,
-                              store_message(w->store));
+                              store_explain(w->store, r));
             return r;
         }
     }

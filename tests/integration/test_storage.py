@@ -10,7 +10,7 @@ import pytest
 
 from rpc import RpcError
 from storage import NAMES, Disk, Fault, Manager, Traffic, check_refusal, files_of, need_root, trouble
-from waiting import wait_until
+from waiting import holds_for, wait_until
 
 ERRORS = ["ENOSPC", "EDQUOT", "EIO", "EROFS"]
 PLACES = [("database",), ("results",), ("database", "results")]
@@ -153,6 +153,16 @@ def test_a_full_disk(on_disks, disks, standin, places):
     wait_until(lambda: not daemon.spooled() and not os.listdir(daemon.claimed), "all files are taken")
 
 
+def opened(daemon, name):
+    """How many descriptors are of a file of that name."""
+    directory = f"/proc/{daemon.process.pid}/fd"
+    paths = []
+    for descriptor in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(os.readlink(os.path.join(directory, descriptor)))
+    return sum(path.endswith(f"-{name}") for path in paths)
+
+
 def test_a_full_spool(on_disks, disks):
     """Claiming needs no space, but the reasons in rejected/ do."""
     daemon, manager = on_disks()
@@ -169,6 +179,20 @@ def test_a_full_spool(on_disks, disks):
     wait_recovery(daemon, manager, pid)
     wait_until(lambda: "fifo" in daemon.reasons(), "it is rejected with its reason")
     traffic.check()
+
+
+def test_what_can_not_be_rejected_is_open_once(on_disks, disks):
+    daemon, _ = on_disks(spool={"max_file_bytes": 1024, "settle_ms": 20})
+    scratch = os.path.join(daemon.spool, ".large")
+    with open(scratch, "wb") as file:
+        file.write(b"job\n" * 1000)
+    disks["spool"].fill()
+    os.rename(scratch, os.path.join(daemon.spool, "large"))
+    wait_until(lambda: opened(daemon, "large"), "it is claimed")
+    # It is tried again after one second, and after two more.
+    holds_for(4, lambda: opened(daemon, "large") == 1, "it is open once")
+    disks["spool"].empty()
+    wait_until(lambda: "large" in daemon.reasons(), "it is rejected with its reason")
 
 
 def test_a_waiting_client_is_answered_after_the_trouble(on_disks, disks, standin):

@@ -1,6 +1,8 @@
 /* Bad configurations, each with the FILE:LINE text that it must get. */
 #include "config_place.h"
 
+#include <sys/resource.h>
+
 struct bad_case {
     const char *text;
     const char *what;
@@ -262,6 +264,27 @@ static void test_huge(void **state)
     free(text);
 }
 
+/* No descriptor left: no fault of the configuration's, and told as something else. */
+static void test_passing_trouble(void **state)
+{
+    struct place *p = *state;
+    struct rlimit limit, none;
+    struct config *config = NULL;
+    struct buf err;
+    buf_init(&err, 8192);
+    write_file(p->file, "", 0, 0644);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = limit;
+    none.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int r = config_load(p->file, &config, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(r, -EMFILE);
+    assert_null(config);
+    assert_non_null(strstr(buf_cstr(&err), ": cannot be read: Too many open files"));
+    buf_finish(&err);
+}
+
 /* Whatever bytes, an answer and no crash: cut and mutated copies of a whole file. */
 static void test_mutations(void **state)
 {
@@ -305,6 +328,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_nul_byte, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unreadable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_huge, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_passing_trouble, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mutations, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
