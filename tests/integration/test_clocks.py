@@ -191,7 +191,7 @@ def test_history_is_pruned_as_days_pass(begin, clocks):
     # Those of the last two days are known, the others are gone; none is gone from the log.
     wait_until(lambda: rows(daemon) == 3, lambda: f"three are left, of {rows(daemon)}", 30)
     assert [daemon.item(request_id=f"r-{day}") is not None for day in range(6)] == [False] * 3 + [True] * 3
-    assert len(daemon.records()) == 6
+    daemon.wait_records(6)
     assert daemon.call("cancel", job_id="job-4", request_id="r-4")["state"] == "done"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import ctl
 from daemon import Raw
+from marks import not_under_valgrind
 from results import MEMBERS, check_record
 from rpc import Client
 from waiting import wait_until
@@ -273,6 +274,7 @@ def test_withdraw(daemon):
     assert {record["outcome"] for record in daemon.wait_records(4)} == {"withdrawn"}
 
 
+@not_under_valgrind("there is no pidfd_open()")
 @pytest.mark.parametrize("dead_before", [True, False])
 def test_reload_ends_with_the_service(tmp_path, dead_before):
     """systemd keeps the socket, and starts nothing before its ExecReload= has ended."""

@@ -249,7 +249,9 @@ def test_waiting_is_bounded_too(daemon, tmp_path):
     holds_for(0.3, lambda: pending(daemon) == WINDOW, "nothing more is sent")
     daemon.call("release")
     status, out, err = ctl.ended(process)
-    assert (status, err) == (0, "") and f"{count:,} cancelled" in out
+    assert status == 0 and f"{count:,} cancelled" in out
+    # It may be told why it takes so long.
+    assert all("still waiting" in line for line in err.splitlines()), err
     assert len(daemon.wait_records(count)) == count
 
 

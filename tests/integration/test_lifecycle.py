@@ -33,7 +33,7 @@ def test_stop_and_start_again(daemon, number):
     assert not os.path.exists(daemon.socket)
     daemon.start()
     daemon.outcome("b")
-    assert len(daemon.records()) == 2
+    daemon.wait_records(2)
 
 
 def with_pending(number):
@@ -273,7 +273,7 @@ def test_socket_activation(make_daemon):
         assert not os.path.exists(daemon.socket)
         daemon.stop()
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        assert len(daemon.records()) == 2
+        daemon.wait_records(2)
 
 
 def test_journal_priorities_only_when_stderr_is_the_journal(make_daemon):

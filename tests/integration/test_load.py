@@ -17,6 +17,7 @@ import time
 import pytest
 
 from daemon import SANITIZERS
+from marks import not_under_valgrind
 from rpc import Client
 from waiting import wait_until
 
@@ -80,6 +81,7 @@ def connect_many(daemon, count):
     return clients
 
 
+@not_under_valgrind("it takes too long")
 @pytest.mark.parametrize("wait", [False, True], ids=["queued", "wait"])
 def test_a_thousand_clients_with_a_hundred_requests_each(daemon, wait):
     before, few = memory(daemon), descriptors(daemon)

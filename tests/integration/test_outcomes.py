@@ -3,6 +3,7 @@
 import pytest
 
 from daemon import KEY
+from marks import not_under_valgrind
 
 # outcome, the stand-in's fault, http_status, attempts, error code
 ONE_ANSWER = [
@@ -152,6 +153,7 @@ def test_what_is_believed(daemon, standin, fault):
     assert (result["outcome"], result["http_status"], result["attempts"]) == ("cancelled", 200, 1)
 
 
+@not_under_valgrind("100 ms are over before the request is sent")
 def test_timeout(start, standin):
     daemon = start(api={"timeout_ms": 100}, retry={"max_attempts": 2})
     standin.fault(job="a", hang=True, times=None)

@@ -54,7 +54,7 @@ def test_made_request_ids_differ_and_sort_by_time(daemon):
 def test_wait(daemon, standin):
     result = daemon.cancel("a", wait=True, request_id="r")
     assert check_record(result)["outcome"] == "cancelled"
-    assert daemon.records() == [result]
+    assert daemon.wait_records(1) == [result]
     standin.fault(status=403)
     assert daemon.cancel("b", wait=True)["outcome"] == "forbidden"
     assert daemon.cancel("c", wait=False)["state"] == "queued"
@@ -88,7 +88,7 @@ def test_several_jobs_are_all_or_nothing(daemon, standin, bad):
         assert client.error("cancel", job_ids=["a"], request_id="r").code == -32602
         assert client.error("cancel", job_ids=["a"], job_id="a").code == -32602
         assert client.call("cancel", job_id="z", wait=True)["outcome"] == "cancelled"
-    assert len(daemon.records()) == 1 and len(standin.log()) == 1
+    assert len(daemon.wait_records(1)) == 1 and len(standin.log()) == 1
 
 
 def test_a_repeated_request_id(daemon, standin):
@@ -111,7 +111,7 @@ def test_a_repeated_request_id(daemon, standin):
     assert daemon.cancel("a", request_id="r")["state"] == "done"
     with daemon.client() as client:
         assert client.error("cancel", job_id="b", request_id="r").code == -32602
-    assert len(daemon.records()) == 1 and len(standin.log()) == 1
+    assert len(daemon.wait_records(1)) == 1 and len(standin.log()) == 1
 
 
 def test_a_repeated_request_id_before_the_first_is_committed(daemon, standin):

@@ -457,7 +457,7 @@ def test_a_start_on_a_read_only_disk(on_disks, disks, place):
     disks[place].remount("rw")
     daemon.start()
     daemon.outcome("b")
-    assert len(daemon.records()) == 2
+    daemon.wait_records(2)
 
 
 # -- A database that can't be used ----------------------------------------------------------------
