@@ -5,18 +5,15 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
-#include <execinfo.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-enum { N_RECORDS = 1 << 20, N_FRAMES = 64, N_FRAMES_HASHED = 24 };
+#include "fault.h"
+
+enum { N_RECORDS = 1 << 20 };
 
 /* As in alloc_script.py. */
 struct control {
@@ -29,7 +26,6 @@ struct control {
 };
 
 static struct control *control;
-static char where[4096];
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
 static void *(*real_malloc)(size_t);
@@ -76,29 +72,9 @@ static bool resolve(void)
     return true;
 }
 
-static void tell_where(void)
+static __attribute__((noinline)) void record(uint64_t n)
 {
-    void *frames[N_FRAMES];
-    int n = backtrace(frames, N_FRAMES);
-    int fd = open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    for (int i = 0; i < n && fd >= 0; i++) {
-        Dl_info info = { 0 };
-        if (dladdr(frames[i], &info) != 0)
-            (void) dprintf(fd, "%s %#lx %s\n", info.dli_fname,
-                           (unsigned long) ((char *) frames[i] - (char *) info.dli_fbase),
-                           info.dli_sname != NULL ? info.dli_sname : "?");
-    }
-    if (fd >= 0)
-        (void) close(fd);
-}
-
-static void record(uint64_t n)
-{
-    void *frames[N_FRAMES_HASHED];
-    int depth = backtrace(frames, N_FRAMES_HASHED);
-    uint64_t hash = 14695981039346656037U;
-    for (int i = 2; i < depth; i++)
-        hash = (hash ^ (uintptr_t) frames[i]) * 1099511628211U;
+    uint64_t hash = hash_stack();
     if (n <= N_RECORDS)
         control->stacks[n - 1] = hash;
 }
@@ -194,16 +170,5 @@ char *strdup(const char *text)
 
 __attribute__((constructor)) static void begin(void)
 {
-    const char *path = getenv("ALLOC_FAULT");
-    int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0)
-        _exit(98);
-    (void) snprintf(where, sizeof(where), "%s.where", path);
-    void *frames[1];
-    (void) backtrace(frames, 1); /* loads what it needs */
-    void *map = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    (void) close(fd);
-    if (map == MAP_FAILED)
-        _exit(97);
-    control = map;
+    control = map_control("ALLOC_FAULT", sizeof(struct control));
 }

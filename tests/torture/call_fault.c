@@ -6,9 +6,7 @@
  *
  * A trap while SIGSYS is blocked ends the process: whoever blocks all signals gets all but that one. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
-#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
 #include <linux/audit.h>
@@ -33,7 +31,9 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { N_RECORDS = 1 << 18, N_FRAMES = 64, N_FRAMES_HASHED = 24 };
+#include "fault.h"
+
+enum { N_RECORDS = 1 << 18 };
 
 /* As in fail_points.py, in this order. */
 enum kind {
@@ -59,7 +59,6 @@ struct control {
 };
 
 static struct control *control;
-static char where[4096];
 static uintptr_t sanitizer_begin, sanitizer_end;
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
@@ -259,33 +258,9 @@ static enum kind kind_of(long number, const long *a)
     }
 }
 
-/* The call may be malloc()'s, with its locks held: nothing here may want memory. */
-static void tell_where(void)
+static __attribute__((noinline)) void record(enum kind kind)
 {
-    void *frames[N_FRAMES];
-    int n = backtrace(frames, N_FRAMES);
-    int fd = open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    for (int i = 0; i < n && fd >= 0; i++) {
-        Dl_info info = { 0 };
-        char line[1024];
-        if (dladdr(frames[i], &info) == 0)
-            continue;
-        int len = snprintf(line, sizeof(line), "%s %#lx %s\n", info.dli_fname,
-                           (unsigned long) ((char *) frames[i] - (char *) info.dli_fbase),
-                           info.dli_sname != NULL ? info.dli_sname : "?");
-        (void) !write(fd, line, (size_t) len);
-    }
-    if (fd >= 0)
-        (void) close(fd);
-}
-
-static void record(enum kind kind)
-{
-    void *frames[N_FRAMES_HASHED];
-    int depth = backtrace(frames, N_FRAMES_HASHED);
-    uint64_t hash = 14695981039346656037U;
-    for (int i = 2; i < depth; i++)
-        hash = (hash ^ (uintptr_t) frames[i]) * 1099511628211U;
+    uint64_t hash = hash_stack();
     uint64_t at = atomic_fetch_add(&control->n_records, 1);
     if (at < N_RECORDS) {
         control->records[at][0] = kind;
@@ -478,18 +453,7 @@ static void trap_calls(void)
 
 __attribute__((constructor)) static void begin(void)
 {
-    const char *path = getenv("CALL_FAULT");
-    int fd = path != NULL ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0)
-        _exit(98);
-    (void) snprintf(where, sizeof(where), "%s.where", path);
-    void *frames[1];
-    (void) backtrace(frames, 1); /* loads what it needs */
-    void *map = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    (void) close(fd);
-    if (map == MAP_FAILED)
-        _exit(97);
-    control = map;
+    control = map_control("CALL_FAULT", sizeof(struct control));
     (void) dl_iterate_phdr(look_for_sanitizer, NULL);
     /* Nested, for what the handler itself calls. */
     struct sigaction action = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_NODEFER };
