@@ -99,12 +99,14 @@ static void open_standard_descriptors(void)
  * here: the one who aborts may hold the log's. */
 static void on_abort(int signum)
 {
-    (void) signum;
     static const char text[] = "can't go on (see above; else a library ran out of memory, "
                                "descriptors or threads); a restart loses nothing\n";
     const char *prefix = log_is_journal() ? "<3>" : "error: ";
     (void) !write(STDERR_FILENO, prefix, strlen(prefix));
     (void) !write(STDERR_FILENO, text, sizeof(text) - 1);
+    /* Whoever sent it, it is the end: abort() would see to that, kill() would not. */
+    (void) signal(signum, SIG_DFL);
+    (void) raise(signum);
 }
 
 int main(int argc, char **argv)
