@@ -97,12 +97,13 @@ static void open_standard_descriptors(void)
 
 /* libuv ends the process without a word when the kernel has no memory or descriptor for it. No lock
  * here: the one who aborts may hold the log's. */
+static const char *abort_prefix; /* set before the handler is */
+
 static void on_abort(int signum)
 {
     static const char text[] = "can't go on (see above; else a library ran out of memory, "
                                "descriptors or threads); a restart loses nothing\n";
-    const char *prefix = log_is_journal() ? "<3>" : "error: ";
-    (void) !write(STDERR_FILENO, prefix, strlen(prefix));
+    (void) !write(STDERR_FILENO, abort_prefix, strlen(abort_prefix));
     (void) !write(STDERR_FILENO, text, sizeof(text) - 1);
     /* Whoever sent it, it is the end: abort() would see to that, kill() would not. */
     (void) signal(signum, SIG_DFL);
@@ -124,6 +125,7 @@ int main(int argc, char **argv)
     /* libcurl would write down what decrypts the connections, and with them the key. */
     (void) unsetenv("SSLKEYLOGFILE");
     (void) signal(SIGPIPE, SIG_IGN);
+    abort_prefix = log_is_journal() ? "<3>" : "error: ";
     (void) signal(SIGABRT, on_abort);
     (void) umask(007);
 
