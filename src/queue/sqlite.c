@@ -243,6 +243,9 @@ const char *store_explain(struct store *st, int r)
     bool misled = (sqlite3_errcode(st->db) & 0xff) == SQLITE_CORRUPT && r != -EBADMSG;
     if (misled)
         return strerror(-r);
+    if ((sqlite3_errcode(st->db) & 0xff) == SQLITE_READONLY) /* why, is not to be had any more */
+        return "it, or its WAL, can be opened for reading only: permissions, a read-only file system, "
+               "or no space or descriptors left";
     (void) snprintf(st->text, sizeof(st->text), "%s (%s)", strerror(-r), store_message(st));
     return st->text;
 }

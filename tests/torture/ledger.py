@@ -32,6 +32,7 @@ class Dropped:
     bad: list = field(default_factory=list)         # line numbers
 
     data: bytes = None          # the whole file, where it isn't just the lines
+    after: str = None           # it is another one's rival, which has to come first
 
     def content(self):
         return self.data if self.data is not None else b"".join(line + b"\n" for line in self.lines)
@@ -100,9 +101,9 @@ class Ledger:
         self.sent.append(Sent(jobs=jobs, request_id=request_id))
         return self.sent[-1]
 
-    def file(self, name, lines=(), bad=(), job_of=None, data=None):
+    def file(self, name, lines=(), bad=(), job_of=None, data=None, after=None):
         """`job_of` names the job of a line that isn't just its ID; `data` is the file as it is."""
-        dropped = Dropped(name=name, lines=[line.encode() for line in lines], bad=sorted(bad), data=data)
+        dropped = Dropped(name=name, lines=[line.encode() for line in lines], bad=sorted(bad), data=data, after=after)
         if lines:
             dropped.job_of = {number: line.strip() for number, line in enumerate(lines, 1)
                               if number not in bad and line.strip() and not line.startswith("#")}

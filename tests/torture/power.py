@@ -191,13 +191,19 @@ class Image:
         """What was promised by then. What lay in the spool unclaimed, or comes only later, is there
         from the beginning."""
         ledger = Ledger()
-        ledger.files, ledger.links, ledger.outcomes = of.files, of.links, of.outcomes
+        ledger.files, ledger.links, ledger.outcomes = self.files(of), of.links, of.outcomes
         ledger.things, ledger.past = of.things, of.past
         for sent in of.sent:
             known = sent.ids is not None and self.moment.answered.issuperset(sent.ids)
             ledger.sent.append(Sent(sent.jobs, sent.request_id, sent.ids if known else None))
         ledger.cancelled_before = of.jobs()
         return ledger
+
+    def files(self, of):
+        """Not those that would come too early."""
+        names = self.names()
+        return {name: dropped for name, dropped in of.files.items()
+                if dropped.after is None or ("gone", dropped.after) in names}
 
     def lay(self, daemon, of, rejected):
         """`rejected`: {name: content} of what the recorded run left there."""
@@ -209,7 +215,7 @@ class Image:
         self.lay_logs(daemon, [content[f"log {at}"] for at in range(len(self.moment.inodes))], names)
         os.makedirs(daemon.claimed, mode=0o700, exist_ok=True)
         os.makedirs(daemon.rejected, exist_ok=True)
-        for name, dropped in of.files.items():
+        for name, dropped in self.files(of).items():
             if ("placed", name) in names:
                 for kind in (name, name + ".reason"):
                     with open(os.path.join(daemon.rejected, kind), "wb") as file:

@@ -105,7 +105,7 @@ class Files(Script):
     def one_request_twice(self):
         self.drop("first", ['{"job_id": "owned-1", "request_id": "owned"}'], job_of={1: "owned-1"})
         self.settled()
-        self.drop("second", ['{"job_id": "other-1", "request_id": "owned"}', "other-2"], bad=[1])
+        self.drop("second", ['{"job_id": "other-1", "request_id": "owned"}', "other-2"], bad=[1], after="first")
         self.settled()
 
     def many(self):
