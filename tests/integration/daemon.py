@@ -285,7 +285,8 @@ class Daemon:
     # -- the results log --------------------------------------------------------------------
 
     def records(self):
-        return read_results(*self.rotated, self.results)
+        growing = self.process is not None and self.process.poll() is None
+        return read_results(*self.rotated, self.results, growing=growing)
 
     def wait_records(self, count, timeout_s=30):
         """All results, once there are so many; more are an error."""

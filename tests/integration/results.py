@@ -87,13 +87,17 @@ def parse_lines(data, where):
     return records
 
 
-def read_results(*paths):
-    """The records of a log that may be rotated into several files, oldest first."""
+def read_results(*paths, growing=False):
+    """The records of a log that may be rotated into several files, oldest first. While it is growing, the
+    end may be a line that is just being written."""
     records = []
     for path in paths:
         if os.path.exists(path):
             with open(path, "rb") as file:
-                records += parse_lines(file.read(), os.path.basename(path))
+                data = file.read()
+            if growing:
+                data = data[:data.rfind(b"\n") + 1]
+            records += parse_lines(data, os.path.basename(path))
     assert [record["n"] for record in records] == list(range(1, len(records) + 1))
     ids = [record["request_id"] for record in records]
     assert len(ids) == len(set(ids)), "two lines for one request"
