@@ -41,6 +41,18 @@ def test_a_bad_line_is_invalid_and_the_good_ones_are_taken(bad_lines_daemon, sta
     assert sorted(entry["job"] for entry in standin.log()) == ["good-1", "good-2"]
 
 
+@pytest.mark.parametrize("end", [b"\nlast\n", b""], ids=["amid", "at the end"])
+def test_a_line_that_is_longer_than_what_is_read_at_a_time(daemon, end):
+    """Five times as long: it is passed over bit by bit."""
+    daemon.drop("f", b"first\n" + b"x" * (5 << 20) + end)
+    records = daemon.wait_records(3 if end else 2)
+    good = {record["job_id"] for record in records if record["outcome"] == "cancelled"}
+    assert good == ({"first", "last"} if end else {"first"})
+    bad, = (record for record in records if record["outcome"] == "invalid")
+    assert bad["message"] == "line 2: longer than 1 MiB" and bad["job_id"] == "x" * 255
+    wait_until(lambda: not os.listdir(daemon.claimed), "it is done with")
+
+
 @pytest.fixture(scope="module")
 def bad_lines_daemon(shared_standin):
     from daemon import Daemon
