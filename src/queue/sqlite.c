@@ -220,6 +220,8 @@ int store_errno(sqlite3 *db, int rc)
         return -EBADMSG;
     case SQLITE_NOMEM:
         return -ENOMEM;
+    case SQLITE_PROTOCOL: /* it could not get a lock for ten seconds */
+        return -ENOLCK;
     case SQLITE_PERM:
         return -EACCES;
     case SQLITE_CANTOPEN:

@@ -24,7 +24,8 @@ SYSTEM = ("ld-linux", "libc.so", "libasan", "libubsan")
 # How else an error may be told: SQLite has words of its own, and threads that can't be made.
 OTHER_WORDS = {errno.ENOMEM: ["out of memory", os.strerror(errno.EAGAIN)],
                errno.EINTR: [os.strerror(errno.EIO)],
-               errno.EAGAIN: ["is held by", "database is locked"]}
+               # (A lock of SQLite's that somebody else holds, though nobody can: any word for a lock.)
+               errno.EAGAIN: ["is held by", "database is locked", os.strerror(errno.ENOLCK), os.strerror(errno.EIO)]}
 # SQLite opens for reading what it can't open for writing, and keeps to itself why.
 READ_ONLY = "can be opened for reading only"
 CROWD = [f"crowd-{index % 5}" for index in range(1100)]
