@@ -124,7 +124,7 @@ def test_a_claim_with_a_directory_of_its_own(make_daemon, standin):
     daemon.start(umask=0)
     daemon.cancel("first")
     drop(daemon, "n" * 255, b"a\nb\n")
-    wait_until(lambda: os.listdir(daemon.claimed), "it is claimed")
+    wait_until(lambda: not daemon.spooled() and os.listdir(daemon.claimed), "it is claimed")
     seen = check(daemon, before, os.geteuid(), os.getegid())
     assert {line[0] for line in TABLE if UUID in line[0]} | {"moved"} <= seen
     standin.open("g")

@@ -78,8 +78,11 @@ def until_settled(daemon, names):
 
 def all_that_was_said(daemon):
     """To the log, in the results, and to anyone who asks."""
+    program = ctl.copy_for_others(daemon.home)
+
     def ask():
-        return ctl.good(daemon.socket, "--json", "list", "--limit", "1000")
+        return subprocess.run([program, "--socket", daemon.socket, "--json", "list", "--limit", "1000"], cwd="/",
+                              stdout=subprocess.PIPE, env=ctl.environment(), text=True, check=True).stdout
     with open(daemon.results, encoding="utf-8") as file:
         return daemon.stderr() + file.read() + by(HOSTILE, ask)
 
