@@ -431,7 +431,9 @@ void store_close(struct store *st)
 
 int store_begin(struct store *st)
 {
-    return run_plain(st, ST_BEGIN);
+    int moved = 0;
+    (void) sqlite3_file_control(st->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
+    return moved != 0 ? -ESTALE : run_plain(st, ST_BEGIN);
 }
 
 int store_commit(struct store *st)

@@ -35,6 +35,7 @@ const char *store_message(const struct store *st);
 /* The same with the error that one of these functions returned; borrowed until the next one. */
 const char *store_explain(struct store *st, int r);
 
+/* -ESTALE when the path does not name the file any more: what was committed there would be lost. */
 int store_begin(struct store *st);
 int store_commit(struct store *st);
 void store_rollback(struct store *st);

@@ -25,6 +25,18 @@
 
 /* --- Trouble --- */
 
+static const char *text_of(int error)
+{
+    switch (-error) {
+    case EBADMSG:
+        return "corrupt";
+    case ESTALE:
+        return "moved or removed";
+    default:
+        return strerror(-error);
+    }
+}
+
 static void post(struct writer *w, struct op_list *done)
 {
     if (TAILQ_EMPTY(done))
@@ -43,7 +55,7 @@ static void tell_trouble(struct writer *w)
     char *text = NULL;
     int error = w->store_error != 0 ? w->store_error : w->log_error;
     if (error != 0 && asprintf(&text, "%s: %s", w->store_error != 0 ? "database" : "results log",
-                               error == -EBADMSG ? "corrupt" : strerror(-error)) < 0)
+                               text_of(error)) < 0)
         text = NULL;
 
     bool same =
@@ -76,7 +88,7 @@ void writer_store_failed(struct writer *w, int error)
     if (w->store_error == 0)
         log_error("queue: the database can't be written: %s (%s); nothing new is accepted until "
                   "it can",
-                  strerror(-error), w->store != NULL ? store_message(w->store) : "can't be opened");
+                  text_of(error), w->store != NULL ? store_message(w->store) : "can't be opened");
     w->store_error = error;
     store_close(w->store);
     w->store = NULL;
@@ -137,7 +149,8 @@ static int reopen_store(struct writer *w)
 {
     struct buf err;
     buf_init(&err, 1024);
-    int r = store_rewrite_wal(w->database);
+    /* It has been there: a new one in its place would be without what was accepted. */
+    int r = access(w->database, F_OK) < 0 ? -ESTALE : store_rewrite_wal(w->database);
     if (r == 0)
         r = store_open(&w->store, w->database, false, &err);
     buf_finish(&err);

@@ -4,6 +4,7 @@ the results log and the spool, alone and together."""
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
 
 import pytest
@@ -151,6 +152,38 @@ def test_a_full_disk(on_disks, disks, standin, places):
     traffic.check()
     assert len(daemon.records()) > before
     wait_until(lambda: not daemon.spooled() and not os.listdir(daemon.claimed), "all files are taken")
+
+
+def test_the_database_is_moved_away(watched, standin):
+    """What is committed to a file that the path does not name any more would be lost at the next start."""
+    daemon, manager = watched()
+    pid = daemon.process.pid
+    traffic = Traffic(daemon)
+    assert traffic.one()
+    place = os.path.dirname(daemon.database)
+    os.rename(place, place + ".away")
+    assert not traffic.one()
+    wait_trouble(daemon, manager, ["database: moved or removed"])
+    os.rename(place + ".away", place)
+    wait_recovery(daemon, manager, pid)
+    traffic.repeat()
+    assert traffic.one()
+    traffic.check()
+
+
+def test_the_database_is_removed(watched):
+    """Nothing is taken for good that would be gone."""
+    daemon, manager = watched()
+    assert Traffic(daemon).one()
+    shutil.rmtree(os.path.dirname(daemon.database))
+    with pytest.raises(RpcError) as refused:
+        daemon.cancel("refused")
+    assert refused.value.code == -32002
+    wait_trouble(daemon, manager, ["database: moved or removed"])
+    # Nor is a new one made in its place.
+    os.mkdir(os.path.dirname(daemon.database))
+    holds_for(1, lambda: trouble(daemon), "it is in trouble")
+    assert os.listdir(os.path.dirname(daemon.database)) == []
 
 
 def opened(daemon, name):
