@@ -14,6 +14,7 @@ import pytest
 
 import ctl
 from daemon import Raw, clean_environment, end_with_the_tests
+from marks import not_under_valgrind
 from rpc import RpcError
 from storage import Manager
 from users import NOBODY, as_user, become, need_root
@@ -226,6 +227,7 @@ def with_core_files():
     end_with_the_tests(core_limit=resource.RLIM_INFINITY)
 
 
+@not_under_valgrind("valgrind leaves a core file of its own")
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT, signal.SIGBUS])
 def test_no_core_file(make_daemon, number):
     if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
