@@ -1,6 +1,5 @@
 /* The queue as the loop sees it: operations go into the writer's inbox and come back through its
- * outbox; reads run in the thread pool, one at a time. Runs on the loop thread, but for read_work().
- */
+ * outbox. Runs on the loop thread. */
 #include "queue/queue.h"
 
 #include <errno.h>
@@ -12,16 +11,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "queue/reader.h"
 #include "queue/writer.h"
-
-struct read {
-    struct queue *queue;
-    struct queue_query *query;
-    uv_work_t work;
-    int status;
-    TAILQ_ENTRY(read) link;
-};
-TAILQ_HEAD(read_list, read);
 
 struct note {
     char *name;
@@ -29,7 +20,6 @@ struct note {
 };
 
 struct queue {
-    uv_loop_t *loop;
     struct writer writer;
     struct queue_handler handler;
     int lock_fd;
@@ -40,12 +30,7 @@ struct queue {
     size_t n_notes;
     bool async_open;
 
-    uv_work_t first_work;
-    /* The read-only connection; used by the one read that is under way. NULL until the first, and
-     * between two while storage is in trouble. */
-    struct store *reader;
-    struct read_list reads;
-    bool reading;
+    struct reader reader;
 
     bool stopping, writer_ended;
     void (*stop_done)(void *userdata);
@@ -283,22 +268,12 @@ static void settle_returned(struct queue *q, struct op *op)
         q->handler.promoted(q->handler.userdata, promoted);
 }
 
-/* Within a process SQLite's connections share their table of locks, and one whose release failed is
- * in it until all of them are closed: as long as the reader is open, the writer opens anew in vain. */
-static void drop_reader(struct queue *q)
-{
-    if (q->trouble == NULL || q->reading)
-        return;
-    store_close(q->reader);
-    q->reader = NULL;
-}
-
 static void trouble_returned(struct queue *q, struct op *op)
 {
     free(q->trouble);
     q->trouble = op->text;
     op->text = NULL;
-    drop_reader(q);
+    reader_set_closed(&q->reader, q->trouble != NULL);
     struct queue_trouble trouble = {
         .text = q->trouble,
         .database = op->database,
@@ -344,6 +319,11 @@ static void returned(struct queue *q, struct op *op)
 
 static void maybe_stopped(struct queue *q);
 
+static void on_read(void *userdata)
+{
+    maybe_stopped(userdata);
+}
+
 static void on_async(uv_async_t *async)
 {
     struct queue *q = async->data;
@@ -365,87 +345,9 @@ static void on_async(uv_async_t *async)
     maybe_stopped(q);
 }
 
-/* --- Reads --- */
-
-/* On a thread of the pool. */
-static void read_work(uv_work_t *work)
-{
-    struct read *read = work->data;
-    struct queue *q = read->queue;
-    read->status = 0;
-    if (q->reader == NULL) {
-        struct buf err;
-        buf_init(&err, 1024);
-        read->status = store_open(&q->reader, q->writer.database, true, &err);
-        buf_finish(&err);
-    }
-    if (read->status == 0)
-        read->status = store_query(q->reader, read->query);
-    if (read->status == -ENOENT)
-        read->status = 0;
-    if (read->status < 0) {
-        store_close(q->reader);
-        q->reader = NULL;
-    }
-}
-
-static void start_read(struct queue *q);
-
-static void on_read(uv_work_t *work, int uv_status)
-{
-    (void) uv_status; /* never cancelled */
-    struct read *read = work->data;
-    struct queue *q = read->queue;
-    q->reading = false;
-    drop_reader(q);
-    read->query->done(read->query, read->status < 0 ? -EIO : 0, read->query->userdata);
-    queue_query_destroy(read->query);
-    free(read);
-    start_read(q);
-    maybe_stopped(q);
-}
-
-static void start_read(struct queue *q)
-{
-    struct read *read = TAILQ_FIRST(&q->reads);
-    if (q->reading || read == NULL)
-        return;
-    TAILQ_REMOVE(&q->reads, read, link);
-    q->reading = true;
-    (void) uv_queue_work(q->loop, &read->work, read_work, on_read);
-}
-
 void queue_read(struct queue *q, struct queue_query *query)
 {
-    struct read *read = q->stopping ? NULL : calloc(1, sizeof(*read));
-    if (read == NULL) {
-        query->done(query, q->stopping ? -ESHUTDOWN : -EIO, query->userdata);
-        queue_query_destroy(query);
-        return;
-    }
-    read->queue = q;
-    read->query = query;
-    read->work.data = read;
-    TAILQ_INSERT_TAIL(&q->reads, read, link);
-    start_read(q);
-}
-
-static void no_work(uv_work_t *work)
-{
-    (void) work;
-}
-
-static void no_work_done(uv_work_t *work, int uv_status)
-{
-    (void) work;
-    (void) uv_status;
-}
-
-/* libuv aborts when it can't make the threads of its pool, at the first work that it is given: that
- * must be now, not when a client asks for something. */
-static void start_pool(struct queue *q)
-{
-    (void) uv_queue_work(q->loop, &q->first_work, no_work, no_work_done);
+    reader_read(&q->reader, query);
 }
 
 /* --- Life --- */
@@ -480,11 +382,8 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
     struct queue *q = calloc(1, sizeof(*q));
     if (q == NULL)
         return -ENOMEM;
-    q->loop = loop;
     q->lock_fd = -1;
-    TAILQ_INIT(&q->reads);
-    /* One read at a time; and no other thread may look at the environment yet. */
-    (void) setenv("UV_THREADPOOL_SIZE", "1", 1);
+    reader_init(&q->reader, loop, on_read, q);
 
     int r = lock_database(q, options->database, reterr);
     if (r == 0) {
@@ -503,7 +402,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct queue_options *
         queue_destroy(q);
         return r;
     }
-    start_pool(q);
+    reader_start(&q->reader, q->writer.database);
     *ret = q;
     return 0;
 }
@@ -545,7 +444,7 @@ static void on_async_closed(uv_handle_t *handle)
 
 static void maybe_stopped(struct queue *q)
 {
-    if (!q->writer_ended || q->reading || !TAILQ_EMPTY(&q->reads))
+    if (!q->writer_ended || reader_is_busy(&q->reader))
         return;
     if (q->async_open && !uv_is_closing((uv_handle_t *) &q->writer.async)) {
         (void) uv_thread_join(&q->writer.thread);
@@ -559,13 +458,7 @@ void queue_stop(struct queue *q, bool clean, void (*done)(void *userdata), void 
     q->stop_done = done;
     q->stop_userdata = userdata;
     /* One read may take a second with a long history; a queue of them must not hold up the end. */
-    struct read *read;
-    while ((read = TAILQ_FIRST(&q->reads)) != NULL) {
-        TAILQ_REMOVE(&q->reads, read, link);
-        read->query->done(read->query, -ESHUTDOWN, read->query->userdata);
-        queue_query_destroy(read->query);
-        free(read);
-    }
+    reader_stop(&q->reader);
     uv_mutex_lock(&q->writer.mutex);
     q->writer.stopping = true;
     q->writer.clean = clean;
@@ -578,7 +471,7 @@ void queue_destroy(struct queue *q)
     if (q == NULL)
         return;
     writer_finish(&q->writer);
-    store_close(q->reader);
+    reader_finish(&q->reader);
     if (q->lock_fd >= 0)
         (void) close(q->lock_fd);
     for (size_t i = 0; i < q->n_notes; i++)
