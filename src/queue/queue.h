@@ -36,7 +36,8 @@ struct queue_log_check;
 int queue_log_check(const struct queue_log_check *check, int64_t n, const char *request_id);
 
 /* The results log as the writer thread uses it; implemented by results/. All return 0 or -errno and
- * run on the writer thread, `recover` before queue_open() returns on the loop's. */
+ * run on the writer thread, `recover` before queue_open() returns on the loop's. `append`, `sync` and
+ * `reopen` return -ESTALE when the file was removed: `recover` then begins a new one. */
 struct queue_cursor {
     uint64_t device, inode; /* 0 = no log yet */
     int64_t offset;         /* synced bytes */
@@ -125,8 +126,9 @@ void queue_set_handler(struct queue *q, const struct queue_handler *handler);
 /* Reload of what may change. */
 void queue_set_limits(struct queue *q, int64_t max_pending, int64_t history_days);
 
-/* `clean`: nothing was cut off that may have been sent. Commits what was handed over, syncs the log, ends the writer, then calls `done`; no retry and no
- * settlement may be handed over after it. In storage trouble it tries once more and gives up. */
+/* `clean`: nothing was cut off that may have been sent. Commits what was handed over, syncs the log,
+ * ends the writer, then calls `done`; no retry and no settlement may be handed over after it. In
+ * storage trouble it tries once more and gives up. */
 void queue_stop(struct queue *q, bool clean, void (*done)(void *userdata), void *userdata);
 
 /* Frees; only after queue_stop()'s `done` or when the loop never ran. Accepts NULL. The handles

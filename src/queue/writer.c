@@ -99,7 +99,7 @@ void writer_log_failed(struct writer *w, int error)
 {
     if (w->log_error == 0)
         log_error("results: the log can't be written: %s; lines wait in the database",
-                  strerror(-error));
+                  text_of(error));
     w->log_error = error;
     back_off(w);
 }
@@ -358,7 +358,7 @@ static void work_on(struct writer *w, struct op_list *work)
     writer_append_lines(w);
     if (w->reopen_log && log_due)
         writer_reopen_log(w);
-    if (w->store != NULL && w->sync_at_ms != 0 && clock_mono_ms() >= w->sync_at_ms)
+    if (w->sync_at_ms != 0 && clock_mono_ms() >= w->sync_at_ms)
         writer_checkpoint(w);
 }
 

@@ -107,9 +107,24 @@ static int append_from_database(struct writer *w)
     return r;
 }
 
+/* What the log has not got, from the database. */
+static int append_missing(struct writer *w)
+{
+    int r = 0;
+    while (r == 0 && w->written_n < w->last_n)
+        r = append_from_database(w);
+    return r;
+}
+
+static void log_failed(struct writer *w, int error)
+{
+    if (w->store != NULL) /* else it was the database that failed */
+        writer_log_failed(w, error);
+}
+
 void writer_append_lines(struct writer *w)
 {
-    if (w->written_n >= w->last_n)
+    if (w->store == NULL || w->written_n >= w->last_n)
         return;
     if (w->log_error != 0 && clock_mono_ms() < w->retry_at_ms)
         return;
@@ -120,13 +135,14 @@ void writer_append_lines(struct writer *w)
         if (r == 0)
             w->written_n = w->last_n;
     }
+    if (r == -ESTALE)
+        r = repair_log(w);
     buf_clear(&w->lines);
     w->lines_first = 0;
-    while (r == 0 && w->written_n < w->last_n && w->store != NULL)
-        r = append_from_database(w);
+    if (r == 0)
+        r = append_missing(w);
     if (r < 0) {
-        if (w->store != NULL) /* else it was the database that failed */
-            writer_log_failed(w, r);
+        log_failed(w, r);
         return;
     }
     writer_log_recovered(w);
@@ -175,13 +191,26 @@ static int prune(struct writer *w)
     return 0;
 }
 
+static int sync_log(struct writer *w, struct queue_cursor *ret)
+{
+    int r = w->log.sync(w->log.userdata, ret);
+    if (r != -ESTALE)
+        return r;
+    r = repair_log(w);
+    if (r == 0)
+        r = append_missing(w);
+    return r == 0 ? w->log.sync(w->log.userdata, ret) : r;
+}
+
 void writer_checkpoint(struct writer *w)
 {
     struct queue_cursor cursor;
+    if (w->store == NULL)
+        return;
     w->sync_at_ms = 0;
-    int r = w->log.sync(w->log.userdata, &cursor);
+    int r = sync_log(w, &cursor);
     if (r < 0) {
-        writer_log_failed(w, r);
+        log_failed(w, r);
         w->sync_at_ms = w->retry_at_ms;
         return;
     }
@@ -211,7 +240,11 @@ void writer_checkpoint(struct writer *w)
 void writer_reopen_log(struct writer *w)
 {
     writer_append_lines(w);
+    if (w->store == NULL)
+        return;
     int r = w->log.reopen(w->log.userdata);
+    if (r == -ESTALE)
+        r = repair_log(w); /* opens it anew, too */
     if (r < 0) {
         writer_log_failed(w, r);
         return;

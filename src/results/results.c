@@ -26,6 +26,7 @@ struct log_file {
     int64_t last_n;
     int64_t synced_end;
     int64_t synced_n;
+    bool linked;   /* when it was opened; some file systems count no links */
     bool dirty;    /* bytes past `end` could not be cut */
     bool unsynced; /* a sync failed: what came after synced_end may be nowhere but in memory */
 };
@@ -121,7 +122,12 @@ static int log_open(struct log_file *ret, const char *path, struct buf *reterr)
         (void) close(fd);
         return r;
     }
-    *ret = (struct log_file){ .fd = fd, .device = st.st_dev, .inode = st.st_ino };
+    *ret = (struct log_file){
+        .fd = fd,
+        .device = st.st_dev,
+        .inode = st.st_ino,
+        .linked = st.st_nlink > 0,
+    };
     return 0;
 }
 
@@ -307,12 +313,24 @@ static int results_recover(void *userdata, const struct queue_cursor *cursor, in
 
 /* --- Writing --- */
 
+/* -ESTALE when the file has no name any more, so that nobody will read what is written to it. */
+static int log_stat(const struct log_file *log, const char *path, struct stat *ret)
+{
+    if (fstat(log->fd, ret) < 0)
+        return -errno;
+    if (ret->st_nlink > 0 || !log->linked)
+        return 0;
+    log_warning("results: '%s': was removed by another program; beginning a new one", path);
+    return -ESTALE;
+}
+
 /* Brings the file and `end` together again. */
 static int log_settle(struct log_file *log, const char *path)
 {
     struct stat st;
-    if (fstat(log->fd, &st) < 0)
-        return -errno;
+    int r = log_stat(log, path, &st);
+    if (r < 0)
+        return r;
 
     if (log->dirty && st.st_size > log->end) {
         if (ftruncate(log->fd, log->end) < 0)
@@ -393,6 +411,10 @@ static int results_sync(void *userdata, struct queue_cursor *ret_cursor)
         return -EBADF;
 
     int rc = log_sync(log);
+    /* After the sync: what is kept for sure is kept in a file that can be found. */
+    struct stat st;
+    if (rc == 0)
+        rc = log_stat(log, r->path, &st);
     if (rc < 0)
         return rc;
     *ret_cursor = (struct queue_cursor){

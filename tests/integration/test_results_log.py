@@ -148,6 +148,27 @@ def test_the_log_deleted_while_stopped(daemon):
     os.unlink(daemon.results)       # the reader at the end wants all of them
 
 
+def numbers_of(path):
+    with open(path, "rb") as file:
+        return [int(line.split(b":")[1].split(b",")[0]) for line in file.read().split(b"\n")[:-1]]
+
+
+def test_the_log_removed_while_it_is_used(daemon):
+    """What was synced went with it, by its remover's will. No later line is written where nobody can read it."""
+    run(daemon, 0, 10)
+    daemon.restart()                # all is synced
+    os.unlink(daemon.results)
+    daemon.call("cancel", job_ids=jobs(10, 10))
+    wait_until(lambda: os.path.exists(daemon.results) and numbers_of(daemon.results) == list(range(11, 21)), "a new log")
+    assert daemon.stderr().count("was removed by another program; beginning a new one") == 1
+    assert "storage" not in daemon.stderr() and stat.S_IMODE(os.stat(daemon.results).st_mode) == 0o640
+    daemon.restart()
+    daemon.call("cancel", job_ids=jobs(20, 1))
+    wait_until(lambda: numbers_of(daemon.results) == list(range(11, 22)), "the next line")
+    daemon.stop()
+    os.unlink(daemon.results)       # the reader at the end wants all of them
+
+
 ENDS = [b'{"n":11,"time":"2026-', b'{"n":11', b"{", b"\0", b"\0" * 4096, b"\n", b'{"n":11}\0\0\0', b"garbage",
         b'{"n":11,"time":"20\0\0\0\0\0\0', b"\xff" * 10, b'\0\0\0{"n":11}\n', b"garbage\n"]
 

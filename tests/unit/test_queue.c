@@ -17,6 +17,8 @@
 
 #define EVENTS_MAX 20000
 
+enum call { CALL_NONE, CALL_APPEND, CALL_SYNC, CALL_REOPEN };
+
 struct fixture {
     char directory[64];
     char database[96];
@@ -24,6 +26,7 @@ struct fixture {
     struct queue *queue;
     struct buf lines; /* of the log */
     int64_t last_n;
+    _Atomic(enum call) removed; /* the call of the log's that finds its file removed */
 
     struct request *held[EVENTS_MAX]; /* accepted, promoted or fetched, in their order */
     size_t n_held;
@@ -37,6 +40,7 @@ struct fixture {
     int64_t next_at_ms;
     size_t n_ended_before;
     size_t n_refused;
+    size_t n_troubles;
     size_t n_barriers;
     size_t n_settled_at_barrier;
     int64_t ended_before;
@@ -45,6 +49,7 @@ struct fixture {
 
 /* --- The log --- */
 
+/* None of its lines is ever kept for sure. */
 static int log_recover(void *userdata, const struct queue_cursor *cursor, int64_t max_n,
                        const struct queue_log_check *check, int64_t *ret_last_n, struct buf *reterr)
 {
@@ -57,9 +62,21 @@ static int log_recover(void *userdata, const struct queue_cursor *cursor, int64_
     return 0;
 }
 
+static int find_removed(struct fixture *f, enum call call)
+{
+    if (f->removed != call)
+        return 0;
+    f->removed = CALL_NONE;
+    f->last_n = 0;
+    buf_clear(&f->lines);
+    return -ESTALE;
+}
+
 static int log_append(void *userdata, const char *lines, size_t len, int64_t last_n)
 {
     struct fixture *f = userdata;
+    if (find_removed(f, CALL_APPEND) < 0)
+        return -ESTALE;
     f->last_n = last_n;
     return buf_append(&f->lines, lines, len);
 }
@@ -67,14 +84,13 @@ static int log_append(void *userdata, const char *lines, size_t len, int64_t las
 static int log_sync(void *userdata, struct queue_cursor *ret_cursor)
 {
     struct fixture *f = userdata;
-    *ret_cursor = (struct queue_cursor){ .inode = 1, .n = f->last_n };
-    return 0;
+    *ret_cursor = (struct queue_cursor){ .inode = 1 };
+    return find_removed(f, CALL_SYNC);
 }
 
 static int log_reopen(void *userdata)
 {
-    (void) userdata;
-    return 0;
+    return find_removed(userdata, CALL_REOPEN);
 }
 
 /* --- The handler --- */
@@ -124,8 +140,9 @@ static void on_fetched(void *userdata, enum queue_order order, int status,
 
 static void on_storage(void *userdata, const struct queue_trouble *trouble)
 {
-    (void) userdata;
+    struct fixture *f = userdata;
     (void) trouble;
+    f->n_troubles++;
 }
 
 /* --- Life --- */
@@ -306,6 +323,23 @@ static void fetch(struct fixture *f, enum queue_order order, int64_t until_ms)
     run_until(f, &f->n_returned, returned + 1);
 }
 
+static void on_barrier(void *userdata, int status, int64_t n)
+{
+    struct fixture *f = userdata;
+    (void) n;
+    assert_int_equal(status, 0);
+    f->n_barriers++;
+    f->n_settled_at_barrier = f->n_settled;
+}
+
+/* What is posted is settled, and its line may still be on its way. */
+static const char *log_text(struct fixture *f)
+{
+    queue_barrier(f->queue, on_barrier, f);
+    run_until(f, &f->n_barriers, f->n_barriers + 1);
+    return buf_cstr(&f->lines);
+}
+
 /* --- Tests --- */
 
 static void test_put_is_idempotent_by_request_id(void **state)
@@ -329,6 +363,7 @@ static void test_put_is_idempotent_by_request_id(void **state)
     start(f);
     put_one(f, "r1", "a");
     assert_int_equal(f->put_outcome[0], PUT_KNOWN);
+    (void) log_text(f);
     assert_int_equal(f->last_n, 1);
 }
 
@@ -350,7 +385,7 @@ static void test_the_whole_chain_is_settled(void **state)
     f->held[1]->chain_attempts++;
     settle(f, 1, OUTCOME_NOT_FOUND, true, 3);
     assert_int_equal(pending(f), 1);
-    const char *lines = buf_cstr(&f->lines);
+    const char *lines = log_text(f);
     /* Attempts since each was accepted: two, two, one. */
     assert_non_null(strstr(lines, "\"n\":1,"));
     assert_non_null(strstr(lines,
@@ -635,15 +670,6 @@ static void test_nothing_is_taken_after_the_stop(void **state)
     start(f);
 }
 
-static void on_barrier(void *userdata, int status, int64_t n)
-{
-    struct fixture *f = userdata;
-    (void) n;
-    assert_int_equal(status, 0);
-    f->n_barriers++;
-    f->n_settled_at_barrier = f->n_settled;
-}
-
 /* Its answer comes after those of all that was handed over before it. */
 static void test_a_barrier(void **state)
 {
@@ -677,6 +703,38 @@ static void test_how_long_it_stands_still(void **state)
     assert_int_equal(queue_stalled_ms(f->queue), 0);
 }
 
+/* Whichever call notices it, the new file has every line that was not kept for sure in the old one. */
+static void test_the_log_is_removed(void **state)
+{
+    struct fixture *f = *state;
+    static const enum call calls[] = { CALL_APPEND, CALL_SYNC, CALL_REOPEN };
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        char first[8], second[8];
+        (void) snprintf(first, sizeof(first), "r%zu", 2 * i + 1);
+        (void) snprintf(second, sizeof(second), "r%zu", 2 * i + 2);
+        put_one(f, first, "a");
+        put_one(f, second, "b");
+        settle(f, 0, OUTCOME_CANCELLED, true, 1);
+        (void) log_text(f);
+        f->removed = calls[i];
+        settle(f, 1, OUTCOME_CANCELLED, true, 1);
+        if (calls[i] == CALL_REOPEN)
+            queue_reopen_log(f->queue);
+        stop(f);
+        assert_int_equal(f->removed, CALL_NONE);
+        assert_int_equal(f->n_troubles, 0);
+        const char *lines = buf_cstr(&f->lines);
+        char n[16];
+        for (int64_t line = 1; line <= (int64_t) (2 * i + 2); line++) {
+            (void) snprintf(n, sizeof(n), "{\"n\":%lld,", (long long) line);
+            assert_non_null(strstr(lines, n));
+            lines = strstr(lines, n) + 1;
+        }
+        assert_null(strstr(lines, "{\"n\":"));
+        start(f);
+    }
+}
+
 static void test_a_second_daemon_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -707,6 +765,7 @@ int main(void)
         TEST(test_nothing_is_taken_after_the_stop),
         TEST(test_a_barrier),
         TEST(test_how_long_it_stands_still),
+        TEST(test_the_log_is_removed),
         TEST(test_a_second_daemon_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -271,6 +271,28 @@ static void test_truncated_while_open(void **state)
     assert_lines(p, "r.log", 4, 5);
 }
 
+/* Removed, however its writer comes to see it: a new file takes what was not synced in the old one. */
+static void test_removed_while_open(void **state)
+{
+    struct place *p = *state;
+    struct queue_cursor cursor;
+    recover(p, &no_cursor, 0);
+    assert_int_equal(append(p, 1, 3), 0);
+    assert_int_equal(p->log.sync(p->log.userdata, &cursor), 0);
+    assert_int_equal(append(p, 4, 5), 0);
+    assert_int_equal(unlink(p->log_path), 0);
+
+    assert_int_equal(append(p, 6, 6), -ESTALE);
+    struct queue_cursor lost = cursor;
+    assert_int_equal(p->log.sync(p->log.userdata, &lost), -ESTALE);
+    assert_int_equal(p->log.reopen(p->log.userdata), -ESTALE);
+    assert_int_equal(recover(p, &cursor, 6), 3);
+    assert_int_equal(append(p, 4, 6), 0);
+    assert_int_equal(p->log.sync(p->log.userdata, &cursor), 0);
+    assert_int_equal(cursor.n, 6);
+    assert_lines(p, "r.log", 4, 6);
+}
+
 /* --- Rotation --- */
 
 static void rotate(struct place *p)
@@ -410,6 +432,7 @@ int main(void)
         TEST(test_failed_sync),
         TEST(test_failed_sync_then_recovery),
         TEST(test_truncated_while_open),
+        TEST(test_removed_while_open),
         TEST(test_reopen),
         TEST(test_reopen_without_rotation),
         TEST(test_reopen_failures_keep_the_old_file),
