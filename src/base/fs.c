@@ -32,7 +32,7 @@ int fs_write_all(int fd, const void *data, size_t len, size_t *ret_written)
     return r;
 }
 
-int fs_make_parents(const char *path, mode_t mode)
+int fs_make_parents(const char *path, mode_t mode, struct buf *reterr)
 {
     char *copy = strdup(path);
     if (copy == NULL)
@@ -48,6 +48,8 @@ int fs_make_parents(const char *path, mode_t mode)
             int error = errno;
             struct stat st;
             if (stat(copy, &st) < 0 || !S_ISDIR(st.st_mode)) {
+                (void) buf_printf(reterr, "directory '%s' can't be made: %s", copy,
+                                  strerror(error));
                 r = -error;
                 break;
             }

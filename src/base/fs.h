@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/buf.h"
+
 /* Writes all of it, through short writes and EINTR. On an error, *ret_written (may be NULL) says
  * how much of it went out before. */
 int fs_write_all(int fd, const void *data, size_t len, size_t *ret_written);
@@ -14,8 +16,9 @@ int fs_write_all(int fd, const void *data, size_t len, size_t *ret_written);
  * How many, or -errno. */
 ssize_t fs_read_at(int fd, void *data, size_t len, off_t offset);
 
-/* Makes the directories above `path`, like mkdir -p `dirname path`. */
-int fs_make_parents(const char *path, mode_t mode);
+/* Makes the directories above `path`, like mkdir -p `dirname path`. 0 or -errno, with a text in
+ * `reterr` that names the one which could not be made. */
+int fs_make_parents(const char *path, mode_t mode, struct buf *reterr);
 
 /* The bytes from..end of a file once more, in their place: a sync that fails leaves its pages marked
  * as clean, and the next one would succeed without having written them. Not with O_APPEND, which

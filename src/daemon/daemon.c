@@ -1,6 +1,7 @@
 /* Builds the parts, wires them, and runs them. Loop thread. */
 #include "daemon/daemon.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -267,15 +268,6 @@ static void close_signals(struct daemon *d)
 
 /* --- Starting --- */
 
-static void raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    (void) setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 static int complain(const char *what, int r, struct buf *err)
 {
     const char *text = buf_cstr(err);
@@ -283,14 +275,28 @@ static int complain(const char *what, int r, struct buf *err)
     return r;
 }
 
+/* Idle it has 25; with fewer than these it would say that it is ready and serve nobody. */
+#define DESCRIPTORS_MIN 40
+
+static int raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return -errno;
+    limit.rlim_cur = limit.rlim_max;
+    (void) setrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_max < DESCRIPTORS_MIN ? -EMFILE : 0;
+}
+
 static int open_queue(struct daemon *d, struct buf *err)
 {
     const struct config *c = d->config;
-    int r = fs_make_parents(c->queue.database, 0750);
-    if (r == 0)
-        r = fs_make_parents(c->results.path, 0750);
+    int r = fs_make_parents(c->queue.database, 0750, err);
     if (r < 0)
-        return complain("daemon: a directory can't be made", r, err);
+        return complain("queue", r, err);
+    r = fs_make_parents(c->results.path, 0750, err);
+    if (r < 0)
+        return complain("results", r, err);
 
     r = results_create(&d->results, c->results.path);
     if (r < 0)
@@ -312,7 +318,7 @@ static int create_intake(struct daemon *d, struct buf *err)
     int listen_fd = notify_listen_fd(err);
     if (listen_fd < -1)
         return complain("socket", listen_fd, err);
-    int r = listen_fd < 0 ? fs_make_parents(c->socket.path, 0755) : 0;
+    int r = listen_fd < 0 ? fs_make_parents(c->socket.path, 0755, err) : 0;
     struct control_options control_options = {
         .listen_fd = listen_fd,
         .path = c->socket.path,
@@ -415,8 +421,14 @@ int daemon_run(const char *config_file, struct config *config)
     };
     TAILQ_INIT(&d.withdrawals);
     log_set_level((enum log_level) config->log.level);
-    raise_descriptor_limit();
-    int r = uv_loop_init(&d.loop);
+    int r = raise_descriptor_limit();
+    if (r < 0) {
+        log_error("daemon: it needs %d file descriptors (ulimit -n): %s", DESCRIPTORS_MIN,
+                  strerror(-r));
+        config_unload(config);
+        return 1;
+    }
+    r = uv_loop_init(&d.loop);
     if (r < 0) {
         log_error("daemon: no event loop: %s", strerror(-r));
         config_unload(config);

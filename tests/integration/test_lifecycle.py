@@ -15,6 +15,7 @@ import time
 import pytest
 
 from daemon import binary_path, clean_environment
+from marks import not_under_valgrind
 from rpc import Client
 from waiting import LIMIT_S, wait_until
 
@@ -34,6 +35,35 @@ def test_stop_and_start_again(daemon, number):
     daemon.start()
     daemon.outcome("b")
     daemon.wait_records(2)
+
+
+@not_under_valgrind("it needs descriptors of its own")
+@pytest.mark.parametrize("limit", [4, 12, 39])
+def test_too_few_descriptors(make_daemon, limit):
+    daemon = make_daemon()
+    daemon.spawn(["prlimit", f"--nofile={limit}", daemon.binary, "-c", daemon.config])
+    assert daemon.wait() == 1
+    assert daemon.stderr().count("error: ") == 1 and "file descriptors" in daemon.stderr()
+
+
+@not_under_valgrind("it needs descriptors of its own")
+def test_just_enough_descriptors(make_daemon):
+    daemon = make_daemon()
+    daemon.start(command=["prlimit", "--nofile=40", daemon.binary, "-c", daemon.config])
+    daemon.drop("many", b"a\nb\nc\n")
+    assert daemon.outcome("d")["outcome"] == "cancelled"
+    assert len(daemon.wait_records(4)) == 4
+    assert daemon.call("list")["requests"] and "error: " not in daemon.stderr()
+
+
+def test_a_directory_that_can_not_be_made(make_daemon):
+    daemon = make_daemon()
+    with open(os.path.join(daemon.home, "file"), "w", encoding="ascii"):
+        pass
+    daemon.set(queue={"database": os.path.join(daemon.home, "file", "sub", "q.db")})
+    daemon.spawn()
+    assert daemon.wait() == 1
+    assert f"error: queue: directory '{daemon.home}/file/sub' can't be made: Not a directory" in daemon.stderr()
 
 
 def with_pending(number):

@@ -163,8 +163,11 @@ static void test_fs_files(void **state)
     (void) state;
     char path[128];
     (void) snprintf(path, sizeof(path), "%s/a/b//c/file", directory);
-    assert_int_equal(fs_make_parents(path, 0755), 0);
-    assert_int_equal(fs_make_parents(path, 0755), 0);
+    struct buf err;
+    buf_init(&err, 1024);
+    assert_int_equal(fs_make_parents(path, 0755, &err), 0);
+    assert_int_equal(fs_make_parents(path, 0755, &err), 0);
+    assert_int_equal(err.len, 0);
 
     char *data = NULL;
     size_t len = 0;
@@ -189,7 +192,9 @@ static void test_fs_files(void **state)
     assert_int_equal(fs_read_file(directory, 100, &data, &len), -EISDIR);
     /* A file where a directory should be. */
     (void) snprintf(path, sizeof(path), "%s/a/b/c/file/x/y", directory);
-    assert_int_equal(fs_make_parents(path, 0755), -ENOTDIR);
+    assert_int_equal(fs_make_parents(path, 0755, &err), -ENOTDIR);
+    assert_non_null(strstr(buf_cstr(&err), "c/file/x' can't be made: Not a directory"));
+    buf_finish(&err);
     (void) snprintf(path, sizeof(path), "%s/fifo", directory);
     assert_int_equal(mkfifo(path, 0600), 0);
     assert_int_equal(fs_read_file(path, 100, &data, &len), -EINVAL);
