@@ -3,11 +3,16 @@
  * curl's own connections keep their poll handle from opening to closing of the socket, also while
  * they are idle between two requests: that saves two epoll_ctl() a request. The sockets that curl
  * polls without having opened them through us (its resolver's) lose it when curl says REMOVE, since
- * nobody tells when they are closed. */
+ * nobody tells when they are closed.
+ *
+ * libcurl 7.88 to 8.2 does not tell either when it closes a connection that is still being made (curl
+ * issue 11439), as at a timeout: at REMOVE such a socket is not there any more, and its descriptor may
+ * be another file's, or even another connection's of curl's. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -17,8 +22,11 @@ struct http_sock {
     uv_poll_t poll;
     struct http_loop *loop;
     curl_socket_t fd;
-    bool ours;   /* made by on_open_socket() */
-    bool wanted; /* curl waits for it; otherwise it is a connection at rest */
+    bool ours; /* made by on_open_socket(); then the socket's identity is known: */
+    dev_t device;
+    ino_t inode;
+    bool connected; /* curl has wanted to read from it */
+    bool wanted;    /* curl waits for it; otherwise it is a connection at rest */
     int events;
 };
 
@@ -29,6 +37,7 @@ static void on_sock_closed(uv_handle_t *handle);
 static void sock_close(struct http_sock *s)
 {
     s->loop->socks[s->fd] = NULL;
+    s->loop->unconnected |= s->ours && !s->connected;
     uv_close((uv_handle_t *) &s->poll, on_sock_closed);
 }
 
@@ -71,11 +80,24 @@ static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose,
                     address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
-    if (sock_create(l, fd, true) == NULL) {
+    struct http_sock *s = sock_find(l, fd);
+    if (s != NULL)
+        sock_close(s); /* it was closed without a word */
+    struct stat st;
+    s = fstat(fd, &st) == 0 ? sock_create(l, fd, true) : NULL;
+    if (s == NULL) {
         (void) close(fd);
         return CURL_SOCKET_BAD;
     }
+    s->device = st.st_dev;
+    s->inode = st.st_ino;
     return fd;
+}
+
+static bool sock_is_open(const struct http_sock *s)
+{
+    struct stat st;
+    return fstat(s->fd, &st) == 0 && st.st_dev == s->device && st.st_ino == s->inode;
 }
 
 static int on_close_socket(void *userdata, curl_socket_t fd)
@@ -97,7 +119,7 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *userdata
     struct http_sock *s = sock_find(l, fd);
 
     if (what == CURL_POLL_REMOVE) {
-        if (s != NULL && s->ours)
+        if (s != NULL && s->ours && sock_is_open(s))
             s->wanted = false;
         else if (s != NULL)
             sock_close(s);
@@ -109,6 +131,7 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *userdata
         return -1;
     int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
     s->wanted = true;
+    s->connected |= (events & UV_READABLE) != 0;
     if (events == s->events)
         return 0;
     s->events = events;
@@ -121,7 +144,15 @@ static void act(struct http_loop *l, curl_socket_t fd, int mask)
 {
     int running, left;
     CURLMsg *msg;
+    l->unconnected = false;
     CURLMcode rc = curl_multi_socket_action(l->multi, fd, mask, &running);
+    /* libcurl before 8.4 goes on to the next address of the host when it is called again, and asks for
+     * that call too late (curl issue 11920): only this function makes it look at what it did not ask
+     * for. */
+    while (rc == CURLM_OK && l->unconnected) {
+        l->unconnected = false;
+        CURL_IGNORE_DEPRECATION(rc = curl_multi_socket_all(l->multi, &running);)
+    }
     if (rc != CURLM_OK) {
         /* It has forgotten a socket or a timer by now, and an exchange with it. */
         log_error("dispatch: libcurl can't go on: %s",

@@ -19,6 +19,7 @@ struct http_loop {
     struct http_sock **socks; /* by descriptor */
     size_t n_socks;
     size_t open_handles;
+    bool unconnected; /* a socket was closed before it was connected, since curl was called */
     void (*done)(void *userdata, CURL *easy, CURLcode rc);
     void *userdata;
     bool stopping;

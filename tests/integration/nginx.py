@@ -48,7 +48,7 @@ http {{
 
 SERVER = """
   server {{
-    listen 127.0.0.1:{port} ssl;
+    listen {host}:{port} ssl;
     ssl_certificate {certificate};
     ssl_certificate_key {key};
     ssl_session_cache off;
@@ -148,8 +148,9 @@ def free_ports(count):
 class Nginx:
     """`servers` = {name: (certificate, key, settings)}."""
 
-    def __init__(self, directory, servers):
+    def __init__(self, directory, servers, host="127.0.0.1"):
         self.directory = directory
+        self.host = host
         self.servers = servers
         self.ports = {}
         self.process = None
@@ -176,7 +177,7 @@ class Nginx:
         with open(os.path.join(self.directory, "nginx.conf"), "w", encoding="ascii") as file:
             file.write(HEAD.format(directory=self.directory, temporary=temporary))
             for name, (certificate, key, settings) in self.servers.items():
-                file.write(SERVER.format(port=self.ports[name], certificate=certificate, key=key, settings=settings,
+                file.write(SERVER.format(host=self.host, port=self.ports[name], certificate=certificate, key=key, settings=settings,
                                          access_log=self.access_log(name)))
             file.write("}\n")
 
