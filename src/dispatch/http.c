@@ -235,6 +235,8 @@ static CURLcode set_options(struct exchange *x)
     SET(CURLOPT_HTTPHEADER, p->headers);
     SET(CURLOPT_CONNECTTIMEOUT_MS, p->connect_timeout_ms);
     SET(CURLOPT_TIMEOUT_MS, p->timeout_ms);
+    /* Else it waits, and the loop with it, until a resolver that has run out of time comes back. */
+    SET(CURLOPT_QUICK_EXIT, 1L);
     SET(CURLOPT_PREREQFUNCTION, on_send);
     SET(CURLOPT_PREREQDATA, x);
     SET(CURLOPT_WRITEFUNCTION, on_body);

@@ -86,25 +86,34 @@ def has_ipv6():
     return False
 
 
+def with_files(daemon, **files):
+    """A command that has it see other files in /etc."""
+    mounts = ""
+    for name, text in files.items():
+        with open(os.path.join(daemon.home, name), "w", encoding="ascii") as file:
+            file.write(text)
+        mounts += f"mount --bind {file.name} /etc/{name.replace('_', '.')} && "
+    return ["unshare", "--mount", "sh", "-c", mounts + 'exec "$@"', "sh", daemon.binary, "-c", daemon.config]
+
+
 @pytest.fixture
 def start_with_hosts(make_daemon, tmp_path):
-    """start(first, second, …): with the addresses of pulse.test, only the second of which answers; so far, the
-    first one takes connections and leaves them. As getaddrinfo() orders them."""
+    """start([address, …], **api): with the addresses of pulse.test, as getaddrinfo() orders them, and many jobs. The
+    last one is of a server that answers; the first one of two takes connections and leaves them, so far."""
     need_tools()
     authority = Authority(str(tmp_path))
     servers = {"pulse": (authority.issue("pulse", "DNS:pulse.test"), authority.key, "")}
-    hosts = tmp_path / "hosts"
     with contextlib.ExitStack() as stack:
 
-        def start(first, second, **api):
-            hosts.write_text(f"{first} pulse.test\n{second} pulse.test\n")
-            port = stack.enter_context(Nginx(str(tmp_path), servers, second)).port("pulse")
+        def start(addresses, resolv_conf="", known=True, **api):
+            port = stack.enter_context(Nginx(str(tmp_path), servers, addresses[-1])).port("pulse")
             silence = stack.enter_context(contextlib.ExitStack())
-            silence.enter_context(deaf(first, port))
-            daemon = make_daemon(base_url=f"https://pulse.test:{port}", api={"ca_file": authority.file, **api},
+            for address in addresses[:-1]:
+                silence.enter_context(deaf(address, port))
+            daemon = make_daemon(base_url=f"https://pulse.test:{port}", api={"ca_file": authority.file, **api}, retry=RETRY,
                                  dispatch={"max_in_flight": len(MANY)})
-            daemon.start(command=["unshare", "--mount", "sh", "-c", f"mount --bind {hosts} /etc/hosts && exec \"$@\"",
-                                  "sh", daemon.binary, "-c", daemon.config])
+            hosts = "".join(f"{address} pulse.test\n" for address in addresses) if known else ""
+            daemon.start(command=with_files(daemon, hosts=hosts, resolv_conf=resolv_conf, nsswitch_conf="hosts: files dns\n"))
             daemon.call("cancel", job_ids=MANY)
             return daemon, silence
 
@@ -124,14 +133,14 @@ own_hosts = pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a h
 @own_hosts
 def test_an_address_that_does_not_answer(start_with_hosts):
     """Half of connect_timeout_ms is for the first of two (libcurl goes on by itself from 8.4 on: curl issue 11920)."""
-    daemon, _ = start_with_hosts("127.0.0.3", "127.0.0.2", timeout_ms=60000, connect_timeout_ms=1000)
+    daemon, _ = start_with_hosts(["127.0.0.3", "127.0.0.2"], timeout_ms=60000, connect_timeout_ms=1000)
     is_reached_at_once(daemon)
 
 
 @own_hosts
 def test_an_address_that_refuses_after_a_while(start_with_hosts):
     """The connection to the next one has the same descriptor, and is made within the same call of libcurl's."""
-    daemon, silence = start_with_hosts("127.0.0.3", "127.0.0.2", timeout_ms=60000, connect_timeout_ms=60000)
+    daemon, silence = start_with_hosts(["127.0.0.3", "127.0.0.2"], timeout_ms=60000, connect_timeout_ms=60000)
     wait_until(lambda: daemon.call("stats")["pending"]["in_flight"] == len(MANY), "they are under way")
     silence.close()
     is_reached_at_once(daemon)
@@ -143,5 +152,21 @@ def test_an_address_of_the_other_family(start_with_hosts):
     is another one's before libcurl says that it is not to be watched any more."""
     if not has_ipv6():
         pytest.skip("there is no IPv6 here")
-    daemon, _ = start_with_hosts("::1", "127.0.0.1", timeout_ms=60000, connect_timeout_ms=60000)
+    daemon, _ = start_with_hosts(["::1", "127.0.0.1"], timeout_ms=60000, connect_timeout_ms=60000)
     is_reached_at_once(daemon)
+
+
+@own_hosts
+def test_names_that_are_not_resolved(start_with_hosts):
+    """The resolver waits for its servers, ten seconds and more; libcurl, at its timeout, does not wait for it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nameserver:
+        try:
+            nameserver.bind(("127.9.9.9", 53))
+        except OSError:
+            pytest.skip("a name server of this machine is on all addresses")
+        daemon, _ = start_with_hosts(["127.0.0.1"], "nameserver 127.9.9.9\n", False, connect_timeout_ms=200)
+        wait_until(lambda: attempts(daemon) > 2 * len(MANY), "they time out")
+        serves_clients(daemon)
+        with open(os.path.join(daemon.home, "hosts"), "w", encoding="ascii") as file:
+            file.write("127.0.0.1 pulse.test\n")
+        is_reached_at_once(daemon)
