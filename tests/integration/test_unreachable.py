@@ -1,5 +1,5 @@
-"""A server that does not answer connections at all, as behind a firewall that drops them. libcurl closes such
-a connection at its timeout without a word (curl issue 11439): its descriptor must not be watched any more."""
+"""Nobody answers: connections that a firewall drops, handshakes, name servers. libcurl closes such a connection at
+its timeout without a word (curl issue 11439): its descriptor must not be watched any more."""
 
 import contextlib
 import os
