@@ -27,6 +27,7 @@ struct log_file {
     int64_t synced_end;
     int64_t synced_n;
     bool linked;   /* when it was opened; some file systems count no links */
+    bool removed;  /* told already */
     bool dirty;    /* bytes past `end` could not be cut */
     bool unsynced; /* a sync failed: what came after synced_end may be nowhere but in memory */
 };
@@ -314,13 +315,15 @@ static int results_recover(void *userdata, const struct queue_cursor *cursor, in
 /* --- Writing --- */
 
 /* -ESTALE when the file has no name any more, so that nobody will read what is written to it. */
-static int log_stat(const struct log_file *log, const char *path, struct stat *ret)
+static int log_stat(struct log_file *log, const char *path, struct stat *ret)
 {
     if (fstat(log->fd, ret) < 0)
         return -errno;
     if (ret->st_nlink > 0 || !log->linked)
         return 0;
-    log_warning("results: '%s': was removed by another program; beginning a new one", path);
+    if (!log->removed)
+        log_warning("results: '%s': was removed by another program; beginning a new one", path);
+    log->removed = true;
     return -ESTALE;
 }
 

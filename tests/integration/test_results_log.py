@@ -169,6 +169,21 @@ def test_the_log_removed_while_it_is_used(daemon):
     os.unlink(daemon.results)       # the reader at the end wants all of them
 
 
+def test_the_directory_of_the_log_removed_while_it_is_used(daemon):
+    run(daemon, 0, 10)
+    daemon.restart()
+    directory = os.path.dirname(daemon.results)
+    shutil.rmtree(directory)
+    daemon.call("cancel", job_ids=jobs(10, 10))
+    wait_until(lambda: daemon.stderr().count("can't open the results log") > 5, "it tries again and again")
+    assert daemon.call("stats")["storage"] == "results log: No such file or directory"
+    os.mkdir(directory)
+    wait_until(lambda: os.path.exists(daemon.results) and numbers_of(daemon.results) == list(range(11, 21)), "a new log")
+    assert daemon.stderr().count("was removed by another program; beginning a new one") == 1
+    daemon.stop()
+    os.unlink(daemon.results)       # the reader at the end wants all of them
+
+
 ENDS = [b'{"n":11,"time":"2026-', b'{"n":11', b"{", b"\0", b"\0" * 4096, b"\n", b'{"n":11}\0\0\0', b"garbage",
         b'{"n":11,"time":"20\0\0\0\0\0\0', b"\xff" * 10, b'\0\0\0{"n":11}\n', b"garbage\n"]
 
