@@ -71,8 +71,11 @@ def test_connections_that_are_not_answered(make_daemon, api):
 
 
 @TIMES
-def test_handshakes_that_are_not_answered(make_daemon, api):
+@pytest.mark.parametrize("proxy", [False, True], ids=["TLS", "proxy"])
+def test_handshakes_that_are_not_answered(make_daemon, api, proxy):
     with deaf(backlog=1000) as port:
+        if proxy:
+            api = {**api, "proxy": f"http://127.0.0.1:{port}"}
         daemon = make_daemon(base_url=f"https://127.0.0.1:{port}", api=api, retry=RETRY)
         daemon.start()
         daemon.call("cancel", job_ids=JOBS)
