@@ -7,7 +7,8 @@
  *
  * libcurl 7.88 to 8.2 does not tell either when it closes a connection that is still being made (curl
  * issue 11439), as at a timeout: at REMOVE such a socket is not there any more, and its descriptor may
- * be another file's, or even another connection's of curl's. */
+ * be another file's, or that of curl's next socket, which it may take for the one before and then does
+ * not ask to poll. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,29 +72,6 @@ static struct http_sock *sock_create(struct http_loop *l, curl_socket_t fd, bool
     return s;
 }
 
-static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose,
-                                    struct curl_sockaddr *address)
-{
-    struct http_loop *l = userdata;
-    (void) purpose;
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                    address->protocol);
-    if (fd < 0)
-        return CURL_SOCKET_BAD;
-    struct http_sock *s = sock_find(l, fd);
-    if (s != NULL)
-        sock_close(s); /* it was closed without a word */
-    struct stat st;
-    s = fstat(fd, &st) == 0 ? sock_create(l, fd, true) : NULL;
-    if (s == NULL) {
-        (void) close(fd);
-        return CURL_SOCKET_BAD;
-    }
-    s->device = st.st_dev;
-    s->inode = st.st_ino;
-    return fd;
-}
-
 static bool sock_is_open(const struct http_sock *s)
 {
     struct stat st;
@@ -109,6 +87,49 @@ static int on_close_socket(void *userdata, curl_socket_t fd)
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events);
+
+static int sock_poll(struct http_sock *s, int events)
+{
+    s->wanted = true;
+    s->connected |= (events & UV_READABLE) != 0;
+    if (events == s->events)
+        return 0;
+    s->events = events;
+    return uv_poll_start(&s->poll, events, on_poll);
+}
+
+/* Watches a new socket; like `old`, if there is one, which was closed without a word. */
+static int sock_watch(struct http_loop *l, curl_socket_t fd, struct http_sock *old)
+{
+    int events = old != NULL && old->wanted ? old->events : 0;
+    if (old != NULL)
+        sock_close(old);
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    struct http_sock *s = sock_create(l, fd, true);
+    if (s == NULL)
+        return -ENOMEM;
+    s->device = st.st_dev;
+    s->inode = st.st_ino;
+    return events != 0 ? sock_poll(s, events) : 0;
+}
+
+static curl_socket_t on_open_socket(void *userdata, curlsocktype purpose,
+                                    struct curl_sockaddr *address)
+{
+    struct http_loop *l = userdata;
+    (void) purpose;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                    address->protocol);
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    if (sock_watch(l, fd, sock_find(l, fd)) < 0) {
+        (void) on_close_socket(l, fd);
+        return CURL_SOCKET_BAD;
+    }
+    return fd;
+}
 
 static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *userdata,
                           void *socket_userdata)
@@ -130,12 +151,7 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *userdata
     if (s == NULL)
         return -1;
     int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-    s->wanted = true;
-    s->connected |= (events & UV_READABLE) != 0;
-    if (events == s->events)
-        return 0;
-    s->events = events;
-    return uv_poll_start(&s->poll, events, on_poll) < 0 ? -1 : 0;
+    return sock_poll(s, events) < 0 ? -1 : 0;
 }
 
 /* --- What the loop brings --- */
@@ -148,7 +164,8 @@ static void act(struct http_loop *l, curl_socket_t fd, int mask)
     CURLMcode rc = curl_multi_socket_action(l->multi, fd, mask, &running);
     /* libcurl before 8.4 goes on to the next address of the host when it is called again, and asks for
      * that call too late (curl issue 11920): only this function makes it look at what it did not ask
-     * for. */
+     * for. (It may forget another handle's timer that runs out meanwhile; after any next event it is
+     * looked at all the same.) */
     while (rc == CURLM_OK && l->unconnected) {
         l->unconnected = false;
         CURL_IGNORE_DEPRECATION(rc = curl_multi_socket_all(l->multi, &running);)

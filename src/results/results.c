@@ -26,10 +26,10 @@ struct log_file {
     int64_t last_n;
     int64_t synced_end;
     int64_t synced_n;
-    bool linked;   /* when it was opened; some file systems count no links */
-    bool removed;  /* told already */
-    bool dirty;    /* bytes past `end` could not be cut */
-    bool unsynced; /* a sync failed: what came after synced_end may be nowhere but in memory */
+    bool counts_links; /* its file system does */
+    bool removed;      /* told already */
+    bool dirty;        /* bytes past `end` could not be cut */
+    bool unsynced;     /* a sync failed: what came after synced_end may be nowhere but in memory */
 };
 
 struct results {
@@ -92,6 +92,13 @@ static int open_or_make(const char *path)
     return fd;
 }
 
+/* Some don't: a file that is in its place has none. */
+static bool counts_links(const struct stat *st, const char *path)
+{
+    struct stat there;
+    return st->st_nlink > 0 || lstat(path, &there) < 0 || there.st_ino != st->st_ino;
+}
+
 /* A symbolic link is refused because rotation renames the link, and then neither the old file's
  * neighbours nor the new one's place are where they are looked for. */
 static int log_open(struct log_file *ret, const char *path, struct buf *reterr)
@@ -127,7 +134,7 @@ static int log_open(struct log_file *ret, const char *path, struct buf *reterr)
         .fd = fd,
         .device = st.st_dev,
         .inode = st.st_ino,
-        .linked = st.st_nlink > 0,
+        .counts_links = counts_links(&st, path),
     };
     return 0;
 }
@@ -243,6 +250,12 @@ static int write_again(int fd, int64_t from, int64_t end)
     return r;
 }
 
+/* No name is left, so that nobody will read what is written to it. */
+static bool is_removed(const struct log_file *log, const struct stat *st)
+{
+    return st->st_nlink == 0 && log->counts_links;
+}
+
 /* Before the file is opened anew, in its place or renamed: nobody else knows that its last sync
  * failed. What of it the kernel has lost is found missing by the scan. */
 static int save_unsynced(const struct log_file *log)
@@ -252,6 +265,8 @@ static int save_unsynced(const struct log_file *log)
         return 0;
     if (fstat(log->fd, &st) < 0)
         return -errno;
+    if (is_removed(log, &st))
+        return 0;
     int64_t end = st.st_size < log->end ? st.st_size : log->end;
     int r = write_again(log->fd, log->synced_end, end);
     if (r == 0 && fdatasync(log->fd) < 0)
@@ -308,18 +323,19 @@ static int results_recover(void *userdata, const struct queue_cursor *cursor, in
     log.synced_n = log.last_n;
     log_close(&r->log);
     r->log = log;
+    r->reopen_error = 0;
     *ret_last_n = log.last_n;
     return 0;
 }
 
 /* --- Writing --- */
 
-/* -ESTALE when the file has no name any more, so that nobody will read what is written to it. */
+/* -ESTALE when it was removed. */
 static int log_stat(struct log_file *log, const char *path, struct stat *ret)
 {
     if (fstat(log->fd, ret) < 0)
         return -errno;
-    if (ret->st_nlink > 0 || !log->linked)
+    if (!is_removed(log, ret))
         return 0;
     if (!log->removed)
         log_warning("results: '%s': was removed by another program; beginning a new one", path);
@@ -414,12 +430,12 @@ static int results_sync(void *userdata, struct queue_cursor *ret_cursor)
         return -EBADF;
 
     int rc = log_sync(log);
-    /* After the sync: what is kept for sure is kept in a file that can be found. */
+    /* After the sync: what is kept for sure is kept in a file that can be found. And if it failed: in
+     * another file it may not. */
     struct stat st;
-    if (rc == 0)
-        rc = log_stat(log, r->path, &st);
-    if (rc < 0)
-        return rc;
+    int found = log_stat(log, r->path, &st);
+    if (found < 0 || rc < 0)
+        return found < 0 ? found : rc;
     *ret_cursor = (struct queue_cursor){
         .device = log->device,
         .inode = log->inode,

@@ -11,7 +11,7 @@ import tempfile
 
 from results import count_lines, read_results
 from rpc import Client
-from waiting import wait_until
+from waiting import LIMIT_S, wait_until
 
 REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
 STRIPPED = re.compile(r"^(.*_proxy|SSL_CERT_.*|CURL_.*|REQUESTS_CA_BUNDLE|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*"
@@ -288,7 +288,7 @@ class Daemon:
         growing = self.process is not None and self.process.poll() is None
         return read_results(*self.rotated, self.results, growing=growing)
 
-    def wait_records(self, count, timeout_s=30):
+    def wait_records(self, count, timeout_s=2 * LIMIT_S):
         """All results, once there are so many; more are an error."""
         wait_until(lambda: count_lines(*self.rotated, self.results) >= count,
                    lambda: f"{count} results, has {count_lines(*self.rotated, self.results)}", timeout_s)

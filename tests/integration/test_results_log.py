@@ -172,7 +172,8 @@ def test_the_log_removed_while_it_is_used(daemon):
 def test_the_directory_of_the_log_removed_while_it_is_used(daemon):
     run(daemon, 0, 10)              # and to be synced within a second
     directory = os.path.dirname(daemon.results)
-    shutil.rmtree(directory)
+    os.rename(directory, directory + "-away")       # else it might be used again half way
+    shutil.rmtree(directory + "-away")
     daemon.call("cancel", job_ids=jobs(10, 10))
     wait_until(lambda: daemon.stderr().count("can't open the results log") > 5, "it tries again and again")
     assert daemon.call("stats")["storage"] == "results log: No such file or directory"

@@ -9,12 +9,15 @@
 /* --- System calls that fail on demand --- */
 
 static int fdatasync_fault;
+static ino_t fdatasync_fault_inode; /* 0 = any */
 static int ftruncate_fault;
 
 /* Instead of the C library's. */
 int fdatasync(int fd)
 {
-    if (fdatasync_fault != 0) {
+    struct stat st;
+    if (fdatasync_fault != 0 && (fdatasync_fault_inode == 0 ||
+                                 (fstat(fd, &st) == 0 && st.st_ino == fdatasync_fault_inode))) {
         errno = fdatasync_fault;
         return -1;
     }
@@ -33,6 +36,7 @@ int ftruncate(int fd, off_t len)
 static int stop(void **state)
 {
     fdatasync_fault = 0;
+    fdatasync_fault_inode = 0;
     ftruncate_fault = 0;
     return teardown(state);
 }
@@ -293,6 +297,27 @@ static void test_removed_while_open(void **state)
     assert_lines(p, "r.log", 4, 6);
 }
 
+/* The remedy for a file that can't be synced any more. */
+static void test_removed_after_a_failed_sync(void **state)
+{
+    struct place *p = *state;
+    struct queue_cursor cursor;
+    struct stat st;
+    recover(p, &no_cursor, 0);
+    assert_int_equal(append(p, 1, 3), 0);
+    assert_int_equal(stat(p->log_path, &st), 0);
+    fdatasync_fault = EIO;
+    fdatasync_fault_inode = st.st_ino;
+    assert_int_equal(p->log.sync(p->log.userdata, &cursor), -EIO);
+    assert_int_equal(unlink(p->log_path), 0);
+
+    assert_int_equal(p->log.sync(p->log.userdata, &cursor), -ESTALE);
+    assert_int_equal(recover(p, &no_cursor, 3), 0);
+    assert_int_equal(append(p, 1, 3), 0);
+    assert_int_equal(p->log.sync(p->log.userdata, &cursor), 0);
+    assert_lines(p, "r.log", 1, 3);
+}
+
 /* --- Rotation --- */
 
 static void rotate(struct place *p)
@@ -433,6 +458,7 @@ int main(void)
         TEST(test_failed_sync_then_recovery),
         TEST(test_truncated_while_open),
         TEST(test_removed_while_open),
+        TEST(test_removed_after_a_failed_sync),
         TEST(test_reopen),
         TEST(test_reopen_without_rotation),
         TEST(test_reopen_failures_keep_the_old_file),
