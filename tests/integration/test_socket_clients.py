@@ -214,7 +214,9 @@ def test_a_datagram_of_descriptors_is_harmless(daemon):
     wait_until(lambda: open_descriptors(daemon) <= count, "nothing is left open")
 
 
-def test_descriptors_do_not_leak(daemon, standin):
+def test_descriptors_do_not_leak(make_daemon, standin):
+    daemon = make_daemon(dispatch={"max_in_flight": 2})     # connections are kept, as many as there were at once
+    daemon.start()
     daemon.outcome("warm")
     daemon.drop("warm-2", b"")
     daemon.wait_records(2)
