@@ -242,6 +242,8 @@ const char *store_explain(struct store *st, int r)
 {
     if (r == -ENOMEM)
         return "out of memory"; /* SQLite doesn't know of ours that ran out */
+    if (r == -ESTALE)           /* SQLite does not tell these apart */
+        return "it was moved or removed, or can't be looked at";
     bool misled = (sqlite3_errcode(st->db) & 0xff) == SQLITE_CORRUPT && r != -EBADMSG;
     if (misled)
         return strerror(-r);

@@ -28,6 +28,8 @@ OTHER_WORDS = {errno.ENOMEM: ["out of memory", os.strerror(errno.EAGAIN)],
                errno.EAGAIN: ["is held by", "database is locked", os.strerror(errno.ENOLCK), os.strerror(errno.EIO)]}
 # SQLite opens for reading what it can't open for writing, and keeps to itself why.
 READ_ONLY = "can be opened for reading only"
+# It does not say either why it can't see whether its file is still there.
+MOVED = "was moved or removed, or can't be looked at"
 CROWD = [f"crowd-{index % 5}" for index in range(1100)]
 LONG_NAME = "n" * 240       # too long for .claimed/UUID-NAME: it gets a directory of its own
 
@@ -49,7 +51,7 @@ class FailDaemon(FaultyDaemon):
         # An end by itself says why.
         error = fault.get("error")
         words = [os.strerror(error), *OTHER_WORDS.get(error, ())] if error else ["error"]
-        assert any(word in text for word in [*words, READ_ONLY]), f"it ended with 1, and not a word of why\n{text[-4000:]}"
+        assert any(word in text for word in [*words, READ_ONLY, MOVED]), f"it ended with 1, and not a word of why\n{text[-4000:]}"
         return "exit 1"
 
 
