@@ -94,7 +94,7 @@ RETRYABLE = [({"status": 500, "envelope": False}, "http_500", 500), ({"status": 
 
 @pytest.mark.parametrize("fault, code, status", RETRYABLE, ids=[code + str(status) for _, code, status in RETRYABLE])
 def test_a_retryable_failure_counts_and_is_no_proof(start, standin, fault, code, status):
-    daemon = start(api={"endpoint": "auto", "timeout_ms": 300}, retry={"max_attempts": 1})
+    daemon = start(api={"endpoint": "auto", "timeout_ms": 2000}, retry={"max_attempts": 1})
     standin.settings(routes={"cancel": 405})
     standin.fault(job="a", on="delete", **fault)
     result = daemon.outcome("a")
