@@ -9,8 +9,6 @@
 #include <strings.h>
 #include <sys/queue.h>
 
-#include <curl/curl.h>
-
 #include "base/buf.h"
 #include "dispatch/http_private.h"
 

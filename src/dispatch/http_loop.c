@@ -5,8 +5,8 @@
  * polls without having opened them through us (its resolver's) lose it when curl says REMOVE, since
  * nobody tells when they are closed.
  *
- * libcurl 7.88 to 8.2 does not tell either when it closes a connection that is still being made (curl
- * issue 11439), as at a timeout: at REMOVE such a socket is not there any more, and its descriptor may
+ * libcurl 7.88 does not tell either when it closes a connection that is still being made (curl pull
+ * request 11439), as at a timeout: at REMOVE such a socket is not there any more, and its descriptor may
  * be another file's, or that of curl's next socket, which it may take for the one before and then does
  * not ask to poll. */
 #include <errno.h>

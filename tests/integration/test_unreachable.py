@@ -1,5 +1,5 @@
 """Nobody answers: connections that a firewall drops, handshakes, name servers. libcurl closes such a connection at
-its timeout without a word (curl issue 11439): its descriptor must not be watched any more."""
+its timeout without a word (curl pull request 11439): its descriptor must not be watched any more."""
 
 import contextlib
 import os
