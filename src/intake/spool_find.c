@@ -15,7 +15,6 @@
 #include "intake/spool_name.h"
 #include "intake/spool_private.h"
 
-#define REOPEN_FIRST_MS 250
 #define SCAN_WAIT_MIN_MS 50
 #define TEXT_MAX 1024
 
@@ -92,7 +91,7 @@ void spool_open_directory(struct spool *s)
         log_info("spool: %s is in use", s->path);
     s->dir_error = 0;
     s->reopen_at_ms = INT64_MAX;
-    s->reopen_wait_ms = REOPEN_FIRST_MS;
+    s->reopen_wait_ms = SPOOL_REOPEN_FIRST_MS;
     watch(s);
     s->claimed_scan.wanted = true;
     s->scan.wanted = true;

@@ -1,4 +1,5 @@
-/* Between spool.c (the life of the module, its claims) and spool_find.c (where files come from). */
+/* Between spool.c (the life of the module, and when it works), spool_claims.c (its claims) and
+ * spool_find.c (where files come from). */
 #ifndef PULSE_INTAKE_SPOOL_PRIVATE_H
 #define PULSE_INTAKE_SPOOL_PRIVATE_H
 
@@ -27,6 +28,8 @@
 #define SPOOL_SLICE_FILES 32
 #define SPOOL_SLICE_BYTES (256 * 1024)
 #define SPOOL_SLICE_LOOKS 256
+/* A directory that is there but can't be used is tried again, less and less often. */
+#define SPOOL_REOPEN_FIRST_MS 250
 /* Things that were logged once. */
 #define SPOOL_NOTED_MAX 64
 
@@ -100,14 +103,33 @@ struct spool_slice {
 
 /* --- spool.c --- */
 
+/* Something changed from outside: work soon, not inside the caller. */
+void spool_update(struct spool *s);
+
+/* --- spool_claims.c --- */
+
+void spool_init_claims(struct spool *s);
+
+/* All but those that the queue has: they come back by themselves. */
+void spool_drop_claims(struct spool *s);
+
 /* A new claim: begins it at once. */
 void spool_begin_claim(struct spool *s, struct claim *c, struct spool_slice *slice);
+
+/* One that is ready, as far as the slice goes. */
+void spool_run_claim(struct spool *s, struct claim *c, struct spool_slice *slice);
+
+/* Those that have waited long enough for a writer are ready. */
+void spool_wake_claims(struct spool *s);
 
 bool spool_has_claim(const struct spool *s, const char *uuid);
 bool spool_has_room(const struct spool *s);
 
 /* Nothing is taken until the retry. */
 void spool_halt(struct spool *s);
+
+/* When `retry_at_ms` has come. While the queue refuses, one claim tries it for all. */
+void spool_retry(struct spool *s);
 
 /* --- spool_find.c --- */
 
