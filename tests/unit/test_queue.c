@@ -1,5 +1,6 @@
 /* The queue on a real database: what is accepted, joined, settled and passed on, and what a new
  * start finds. The results log is one in memory. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,6 +47,26 @@ struct fixture {
     int64_t ended_before;
     bool stopped;
 };
+
+/* --- A database that fails on demand --- */
+
+struct sqlite3_stmt;
+const char *sqlite3_sql(struct sqlite3_stmt *stmt);
+int sqlite3_step(struct sqlite3_stmt *stmt);
+
+#define IO_ERROR 10 /* SQLITE_IOERR */
+static int (*real_step)(struct sqlite3_stmt *stmt);
+static _Atomic int results_failures; /* that many times, what the log lacks can't be read */
+
+/* Instead of SQLite's. */
+int sqlite3_step(struct sqlite3_stmt *stmt)
+{
+    if (results_failures > 0 && strstr(sqlite3_sql(stmt), "WHERE n > ?1 ORDER BY n") != NULL) {
+        results_failures--;
+        return IO_ERROR;
+    }
+    return real_step(stmt);
+}
 
 /* --- The log --- */
 
@@ -735,6 +756,33 @@ static void test_the_log_is_removed(void **state)
     }
 }
 
+/* Amid a rotation, and what the log lacks can't be read: all of it waits until it can. */
+static void test_the_database_fails_under_the_log(void **state)
+{
+    struct fixture *f = *state;
+    put_one(f, "r1", "a");
+    put_one(f, "r2", "b");
+    settle(f, 0, OUTCOME_CANCELLED, true, 1);
+    (void) log_text(f);
+    f->removed = CALL_APPEND;
+    results_failures = 1;
+    f->held[1]->outcome = OUTCOME_CANCELLED;
+    f->held[1]->done_at_ms = clock_steady_ms();
+    request_set_state(f->held[1], REQUEST_DONE);
+    queue_settle(f->queue, f->held[1], true);
+    f->held[1] = NULL;
+    queue_reopen_log(f->queue);
+    run_until(f, &f->n_troubles, 2); /* into it, and out of it */
+    stop(f);
+    assert_int_equal(results_failures, 0);
+    const char *lines = buf_cstr(&f->lines);
+    assert_ptr_equal(strstr(lines, "{\"n\":1,"), lines);
+    lines = strstr(lines, "{\"n\":2,");
+    assert_non_null(lines);
+    assert_null(strstr(lines + 1, "{\"n\":"));
+    start(f);
+}
+
 static void test_a_second_daemon_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -750,6 +798,8 @@ static void test_a_second_daemon_is_refused(void **state)
 
 int main(void)
 {
+    *(void **) &real_step = dlsym(RTLD_NEXT, "sqlite3_step");
+    assert_non_null(real_step);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_put_is_idempotent_by_request_id),
@@ -766,6 +816,7 @@ int main(void)
         TEST(test_a_barrier),
         TEST(test_how_long_it_stands_still),
         TEST(test_the_log_is_removed),
+        TEST(test_the_database_fails_under_the_log),
         TEST(test_a_second_daemon_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
